@@ -1,0 +1,32 @@
+# The interface of the checkout. `make demo` and `make test` do all set-up themselves.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: setup demo test check format bench help
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+setup:  ## make .venv with all that this machine can use, fetch the base models
+	@$(PYTHON) tools/setup.py
+
+demo: setup  ## tag the sample's test products through vLLM and score them
+	@$(PY) -m serve.demo
+
+test: setup  ## all tests: unit tests and those with the fetched models
+	@$(PY) -m pytest --cov --cov-report=term
+
+check: setup  ## format, lint, types, unit tests
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -m "not model and not gpu"
+
+format:  ## rewrite the files as `make check` wants them
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+bench: setup  ## the short forms of the benchmarks
+	@$(PY) -m serve.bench constraint --short
+	@$(PY) -m serve.bench decode --short

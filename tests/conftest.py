@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hangtag import Product, Tag, TagVocabulary
+from hangtag.models import PACKAGED_MODELS
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest) -> None:
+    """Unit tests open no socket; tests with models start engines that talk to themselves."""
+    if request.node.get_closest_marker("model") is None and request.node.get_closest_marker("gpu") is None:
+        request.getfixturevalue("socket_disabled")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name, model in PACKAGED_MODELS.items() if not model.is_fetched]
+    if missing:
+        skip = pytest.mark.skip(reason=f"base models not fetched: {', '.join(missing)} (make setup)")
+        for item in items:
+            if item.get_closest_marker("model"):
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def vocabulary() -> TagVocabulary:
+    return TagVocabulary(
+        [
+            Tag("red", "colour", aliases=("crimson", "红色")),
+            Tag("blue", "colour"),
+            Tag("shoes", "type"),
+            Tag("running shoes", "type", parent="shoes"),
+            Tag("waterproof", "feature"),
+        ]
+    )
+
+
+@pytest.fixture
+def product() -> Product:
+    return Product(
+        id="p1",
+        title="Trail runner",
+        description="Light shoe, not waterproof.",
+        attributes={"colour": "red", "size": "42"},
+        tags=("red", "running shoes"),
+    )
+
+
+@pytest.fixture(scope="session")
+def labelled_data() -> Path:
+    """The folder with real labelled catalogues (hm, myntra, …), which is no part of the repository."""
+    folder = Path(os.environ.get("HANGTAG_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "hm" / "vocabulary.json").is_file():
+        pytest.skip("no labelled catalogues (set HANGTAG_DATA to their folder)")
+    return folder

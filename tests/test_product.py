@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hangtag import Product
+from hangtag.product import normalise_text
+
+
+def test_from_row_turns_values_into_text() -> None:
+    row = {
+        "id": 7,
+        "title": "  Cafe\u0301 cup\n",
+        "attributes": {"litres": 0.25, "set": True, "sizes": ["S", "M"], "gone": None, "nan": float("nan")},
+        "price": 3,
+    }
+    product = Product.from_row(row, default_id="line-1")
+    assert product == Product(
+        id="7", title="Café cup", attributes={"litres": "0.25", "set": "True", "sizes": "S, M"}, tags=None
+    )
+
+
+def test_from_row_reads_json_in_columns() -> None:
+    row = {"title": "Cup", "attributes": '{"colour": "red"}', "tags": '["red"]', "id": ""}
+    product = Product.from_row(row, default_id="line-3")
+    assert (product.id, product.attributes, product.tags) == ("line-3", {"colour": "red"}, ("red",))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"title": " ", "description": None}, "title and description are both empty"),
+        ({}, "title and description are both empty"),
+        ({"title": {"en": "Cup"}}, "title: got dict"),
+        ({"title": "Cup", "attributes": "red"}, "attributes: got 'red'"),
+        ({"title": "Cup", "attributes": ["red"]}, "attributes: got list"),
+        ({"title": "Cup", "attributes": {"size": {"eu": 42}}}, "attribute 'size': got dict"),
+        ({"title": "Cup", "tags": [1]}, "tags: got [1]"),
+        ({"title": "Cup", "tags": "[" * 100_000}, "tags: got"),
+    ],
+)
+def test_from_row_refuses(row: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=".*") as caught:
+        Product.from_row(row, default_id="line-1")
+    assert message in str(caught.value)
+
+
+def test_product_is_frozen_and_strict() -> None:
+    with pytest.raises(ValidationError):
+        Product(id="1", title="Cup", price=3)  # type: ignore[call-arg]
+
+
+def test_text_holds_every_field(product: Product) -> None:
+    assert product.text == "Trail runner. Light shoe, not waterproof.. colour: red. size: 42"
+
+
+@given(st.text())
+def test_normalise_text_is_idempotent_and_clean(text: str) -> None:
+    once = normalise_text(text)
+    assert normalise_text(once) == once
+    assert "\x00" not in once
+    assert "\n" not in once
+    assert once == once.strip()
