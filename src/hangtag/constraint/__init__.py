@@ -1,0 +1,19 @@
+"""Set-correct decoding: answers that are always a legal set of the vocabulary's tags."""
+
+from hangtag.constraint.answer import Scored
+from hangtag.constraint.automaton import State
+from hangtag.constraint.compiled import TagConstraint
+from hangtag.constraint.limits import Limits
+from hangtag.constraint.schema import answer_schema, count_violations
+from hangtag.constraint.spelling import PieceTokenizer, Spelling
+
+__all__ = [
+    "Limits",
+    "PieceTokenizer",
+    "Scored",
+    "Spelling",
+    "State",
+    "TagConstraint",
+    "answer_schema",
+    "count_violations",
+]
