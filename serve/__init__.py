@@ -1,0 +1,1 @@
+"""Programs that tag: whole catalogues, the demonstration, benchmarks."""

@@ -1,0 +1,160 @@
+"""vLLM in this process: continuous batching and prefix caching over any number of products."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hangtag.constraint import TagConstraint
+from hangtag.errors import EngineError, MissingExtra, ModelError
+from hangtag.models import resolve_model
+from hangtag.taggers.generative import Generation, Plan
+from hangtag.taggers.hardware import probe_hardware
+
+MAX_MODEL_LEN = 4096
+MAX_IN_FLIGHT = 64
+_KV_CACHE_GIB = 2
+
+
+class VllmEngine:
+    """An engine over `vllm.LLM`. Starting it takes about half a minute on a CPU."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str | None = None,
+        max_model_len: int = MAX_MODEL_LEN,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Load `model` (a packaged name, a folder or a hub id).
+
+        `dtype` None takes what `probe_hardware` finds faster. `max_model_len` is in tokens, `max_in_flight` in
+        sequences; `options` go to `vllm.LLM` under vLLM's own names and win.
+
+        Raises:
+            MissingExtra: vllm is not installed.
+            ModelError: vLLM cannot load the model.
+        """
+        path = resolve_model(model)
+        hardware = probe_hardware()
+        if hardware.device == "cpu":
+            # Read once, when vllm is imported: GiB of the key-value cache, and warnings only.
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_KV_CACHE_GIB))
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        try:
+            import transformers
+            import vllm
+        except ImportError as error:
+            raise MissingExtra(str(error.name or "vllm"), "cpu") from error
+        self.name = model
+        settings: dict[str, Any] = {
+            "dtype": dtype or hardware.dtype,
+            "max_num_seqs": max_in_flight,
+            "enable_prefix_caching": True,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",
+            # Compilation takes two minutes on a CPU and gains little there.
+            "enforce_eager": hardware.device == "cpu",
+            "disable_log_stats": True,
+        }
+        try:
+            config = transformers.AutoConfig.from_pretrained(path)
+            longest = getattr(config.get_text_config(), "max_position_embeddings", max_model_len)
+            self._llm = vllm.LLM(
+                model=path, **(settings | {"max_model_len": min(max_model_len, longest)} | (options or {}))
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()
+            raise ModelError(f"{path}: vLLM cannot load it ({(reason or ['no message'])[-1]:.300})") from error
+        self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        self._max_in_flight = 2 * max_in_flight
+        self.tokenizer = self._llm.get_tokenizer()
+        self.max_model_len = int(self._llm.model_config.max_model_len)
+
+    def stream(
+        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
+    ) -> Iterator[tuple[int, Generation]]:
+        """Yield (key, generation) as they finish; keeps the engine full. See `Engine`."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine = self._llm.llm_engine
+        params = self._sampling_params(plan)
+        waiting = iter(requests)
+        in_flight: dict[str, int] = {}
+        exhausted = False
+        try:
+            while not exhausted or in_flight:
+                while not exhausted and len(in_flight) < self._max_in_flight:
+                    request = next(waiting, None)
+                    if request is None:
+                        exhausted = True
+                        break
+                    key, prompt = request
+                    try:
+                        engine.add_request(str(key), {"prompt_token_ids": list(prompt)}, params.clone())
+                    except ValueError as error:
+                        yield key, Generation(error=f"vLLM refused the request: {error}")
+                        continue
+                    in_flight[str(key)] = key
+                if not in_flight:
+                    continue
+                for output in engine.step():
+                    if output.finished:
+                        yield in_flight.pop(output.request_id), _generation(output.outputs[0], plan)
+        except EngineDeadError as error:
+            raise EngineError(f"vLLM died while it worked on {len(in_flight)} products: {error}") from error
+        finally:
+            if in_flight:
+                engine.abort_request(list(in_flight))
+
+    def _sampling_params(self, plan: Plan) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        params: dict[str, Any] = {
+            "temperature": plan.temperature,
+            "seed": plan.seed,
+            "max_tokens": plan.max_tokens - len(plan.prefix),
+            "detokenize": False,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        if plan.exact_tokens is not None:
+            params |= {"max_tokens": plan.exact_tokens, "ignore_eos": True}
+        if plan.constraint is not None:
+            params |= {"logprobs": 0, "extra_args": self._extra_args(plan, plan.constraint)}
+            if plan.constraint.stop_token is None:
+                params["max_tokens"] += 1
+            else:
+                # Stopping at the closing saves the step that would write the end of the text.
+                params["stop_token_ids"] = [plan.constraint.stop_token]
+        elif plan.schema is not None:
+            params["structured_outputs"] = StructuredOutputsParams(json=plan.schema, disable_any_whitespace=True)
+        return SamplingParams(**params)
+
+    @staticmethod
+    def _extra_args(plan: Plan, constraint: TagConstraint) -> dict[str, Any]:
+        if constraint.path is None:
+            raise EngineError(
+                "the compiled constraint is not on disk, and vLLM's worker reads it there; set HANGTAG_HOME"
+            )
+        limits = plan.limits
+        arguments = {
+            "hangtag": str(constraint.path),
+            "hangtag_min_tags": limits.min_tags,
+            "hangtag_max_tags": limits.max_tags,
+            "hangtag_only_facets": None if limits.only_facets is None else sorted(limits.only_facets),
+            "hangtag_prefix": len(plan.prefix),
+        }
+        return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _generation(output: Any, plan: Plan) -> Generation:
+    ids = list(output.token_ids)
+    logprobs = [step[token].logprob for token, step in zip(ids, output.logprobs or (), strict=False)]
+    if plan.constraint is not None and output.finish_reason == "stop" and output.stop_reason is None:
+        # The end of the text is no part of the answer.
+        ids, logprobs = ids[:-1], logprobs[:-1]
+    return Generation(token_ids=ids, logprobs=logprobs)
