@@ -105,9 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         for worker in tqdm(workers.values(), desc="starting engines", unit="engine"):
             worker.wait_until_started()
         exact_tokens = None
-        for number in tqdm(range(arguments.rounds + 1), desc="rounds", unit="round"):
+        for _ in tqdm(range(arguments.rounds + 1), desc="rounds", unit="round"):
             for name in order:
-                result = workers[name].round({"round": number, "exact_tokens": exact_tokens})
+                result = workers[name].round({"exact_tokens": exact_tokens})
                 rounds[name].append(result)
                 if name == "set":
                     exact_tokens = max(1, round(result["output_tokens"] / result["answers"]))
@@ -216,7 +216,6 @@ def _work(
         plan = replace(
             tagger.plan,
             temperature=options["temperature"],
-            seed=request["round"] if options["temperature"] else None,
             exact_tokens=request["exact_tokens"] if name == "free" else None,
         )
         generations = [generation for _, generation in engine.stream(enumerate(tagger.prompt_ids(products)), plan)]

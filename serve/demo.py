@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hangtag.catalog import TaggingWriter, load_dataset
 from hangtag.errors import HangtagError, RecipeError
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, load_tagger
+from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, default_limits, load_tagger
 from hangtag.metrics import Outcomes, exact_match, set_f1
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -53,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def demonstrate(arguments: argparse.Namespace) -> None:
     """Tag, print and write."""
-    from hangtag.taggers.lexical import LexicalTagger
-    from hangtag.taggers.majority import MajorityTagger
     from rich.console import Console
     from rich.table import Table
     from tqdm import tqdm
+
+    from hangtag.taggers.lexical import LexicalTagger
+    from hangtag.taggers.majority import MajorityTagger
 
     if arguments.limit is not None and arguments.limit < 1:
         raise RecipeError(f"--limit {arguments.limit}: expected at least 1")
@@ -68,7 +69,13 @@ def demonstrate(arguments: argparse.Namespace) -> None:
         f"the sample's test split, {len(data.vocabulary)} tags, {arguments.shots} examples in each prompt.",
         file=sys.stderr,
     )
-    tagger = load_tagger(data.vocabulary, arguments.model, examples=data.train, shots=arguments.shots)
+    tagger = load_tagger(
+        data.vocabulary,
+        arguments.model,
+        examples=data.train,
+        shots=arguments.shots,
+        limits=default_limits(data.vocabulary, data.train, with_parents=True),
+    )
     taggings = list(tqdm(tagger.stream(products), total=len(products), unit="product", desc="tagging"))
     with TaggingWriter(arguments.out) as writer:
         writer.write(taggings)

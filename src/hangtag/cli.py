@@ -112,6 +112,9 @@ def add_tagger_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-tags", type=int, default=0, metavar="N", help="fewest tags of a product (default: 0)"
     )
+    group.add_argument(
+        "--with-parents", action="store_true", help="a tag's parents come with it (default: as the model writes)"
+    )
     group.add_argument("--prompt", metavar="F", help="a prompt template (default: prompts/*_v1.jinja)")
     group.add_argument(
         "--decoding",
@@ -133,7 +136,13 @@ def tagger_from_arguments(arguments: argparse.Namespace, engine: EngineName) -> 
         value = getattr(arguments, name)
         if value is not None and value < low:
             raise RecipeError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
-    limits = default_limits(vocabulary, examples, min_tags=arguments.min_tags, max_tags=arguments.max_tags)
+    limits = default_limits(
+        vocabulary,
+        examples,
+        min_tags=arguments.min_tags,
+        max_tags=arguments.max_tags,
+        with_parents=arguments.with_parents,
+    )
     return load_tagger(
         vocabulary,
         arguments.model,

@@ -40,14 +40,19 @@ def load_engine(model: str = DEFAULT_MODEL, engine: EngineName = "vllm", *, dtyp
 
 
 def default_limits(
-    vocabulary: TagVocabulary, examples: Sequence[Product] = (), *, min_tags: int = 0, max_tags: int | None = None
+    vocabulary: TagVocabulary,
+    examples: Sequence[Product] = (),
+    *,
+    min_tags: int = 0,
+    max_tags: int | None = None,
+    with_parents: bool = False,
 ) -> Limits:
     """Return limits of an answer; `max_tags` None allows as many tags as the largest example holds, 8 without
     examples, and never fewer than the facets' minima need."""
     if max_tags is None:
         most = max((len(example.tags or ()) for example in examples), default=DEFAULT_MAX_TAGS)
         max_tags = max(most, min_tags, sum(limit.min for limit in vocabulary.facets.values()), 1)
-    return Limits(min_tags=min_tags, max_tags=max_tags)
+    return Limits(min_tags=min_tags, max_tags=max_tags, with_parents=with_parents)
 
 
 def load_tagger(

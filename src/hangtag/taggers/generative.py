@@ -42,7 +42,6 @@ class Plan:
     schema: str | None = None
     prefix: tuple[int, ...] = ()
     temperature: float = 0.0
-    seed: int | None = None
     exact_tokens: int | None = None
 
 
@@ -104,11 +103,7 @@ class GenerativeTagger:
             limits=limits,
             max_tokens=max_tokens,
             constraint=constraint if decoding == "set" else None,
-            schema=(
-                json.dumps(answer_schema(self.vocabulary, limits), ensure_ascii=False)
-                if decoding == "schema"
-                else None
-            ),
+            schema=_engine_schema(self.vocabulary, limits) if decoding == "schema" else None,
             prefix=tuple(constraint.forced(start)) if decoding == "set" else (),
         )
 
@@ -191,3 +186,10 @@ class GenerativeTagger:
 
     def _tagging(self, product_id: str, **fields: Any) -> Tagging:
         return Tagging(id=product_id, model=self.name, vocabulary=self.vocabulary.fingerprint, **fields)
+
+
+def _engine_schema(vocabulary: TagVocabulary, limits: Limits) -> str:
+    schema = answer_schema(vocabulary, limits)
+    # xgrammar passes over it, llguidance refuses the request because of it: `parse_answer` counts repeats instead.
+    del schema["properties"]["tags"]["uniqueItems"]
+    return json.dumps(schema, ensure_ascii=False)

@@ -1,0 +1,362 @@
+"""The arms of an evaluation: from a name to a tagger.
+
+| arm | what it is | needs |
+|---|---|---|
+| majority | the most frequent tags, whatever the product | |
+| lexical | tags whose name or alias stands in the text | |
+| linear | TF-IDF and one-vs-rest logistic regression | scikit-learn |
+| bert | an encoder with a multi-label head, from `--run` or trained on a small dataset | torch, transformers |
+| nearest | the tags of the nearest labelled products, voted | |
+| zero_shot, few_shot | a language model that is prompted | vllm or transformers, a fetched model |
+| qlora | a fine-tuned language model, from `--run` | vllm or transformers |
+| http | an OpenAI-compatible endpoint | its address |
+
+An arm with a language model keeps to correct sets of tags (http: to a JSON schema); `NAME:unconstrained` lets it
+write what it likes, and `NAME:schema` uses the engine's own JSON schema.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.predict import Contestant, content_hash, slug
+from eval.settings import Endpoint, Evaluation
+from hangtag.catalog import Dataset
+from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
+from hangtag.loading import load_engine, load_tagger
+from hangtag.manifest import file_sha256, folder_sha256, load_run
+from hangtag.models import resolve_model
+from hangtag.prompt import PROMPTS
+
+KINDS = ("majority", "lexical", "linear", "nearest", "bert", "zero_shot", "few_shot", "qlora", "http")
+LLM_KINDS = ("zero_shot", "few_shot", "qlora", "http")
+_DECODINGS = {"": "set", "unconstrained": "free", "schema": "schema"}
+_QUICK_BERT_PRODUCTS = 500
+# A minute or two on two cores: a stand-in that shows the arm, far from the best that an encoder can do.
+_QUICK_BERT_RECIPE = """\
+max_length: 64
+evaluations_per_epoch: 1
+trainer:
+  num_train_epochs: 10
+  per_device_train_batch_size: 16
+"""
+_SOURCES = Path(__file__).resolve().parents[1] / "src" / "hangtag"
+_SHARED_CODE = ("product.py", "tagging.py", "vocabulary.py")
+_LLM_CODE = (
+    "prompt.py",
+    "loading.py",
+    "constraint",
+    "vllm_plugin.py",
+    *(
+        f"taggers/{name}.py"
+        for name in (
+            "chat_tokens",
+            "generative",
+            "piece_tokenizer",
+            "token_mask",
+            "transformers_local",
+            "transformers_processor",
+            "vllm_offline",
+        )
+    ),
+)
+_CODE: dict[str, tuple[str, ...]] = {
+    "majority": ("taggers/majority.py",),
+    "lexical": ("taggers/lexical.py",),
+    "linear": ("taggers/linear.py", "facet_decoding.py"),
+    "nearest": ("taggers/nearest.py", "nearest.py", "facet_decoding.py", "encoders"),
+    "bert": ("taggers/bert.py", "facet_decoding.py", "encoders"),
+    "zero_shot": _LLM_CODE,
+    "few_shot": (*_LLM_CODE, "nearest.py"),
+    "qlora": _LLM_CODE,
+    "http": ("prompt.py", "taggers/http_client.py"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One contestant: its name, its kind, how its answers are decoded, and the run that it loads."""
+
+    name: str
+    kind: str
+    decoding: str = "set"
+    run: Path | None = None
+
+    @property
+    def is_llm(self) -> bool:
+        """Whether a language model answers."""
+        return self.kind in LLM_KINDS
+
+    @property
+    def batch_size(self) -> int:
+        """Products between two writes to the disk; a language model needs enough to fill its engine."""
+        return 32 if self.is_llm else 128
+
+
+def choose_arms(recipe: Evaluation, runs: tuple[Path, ...], dataset: Dataset) -> tuple[list[Arm], dict[str, str]]:
+    """Return the arms to evaluate, and for each arm that is not there, by name, what enables it.
+
+    Runs come in addition to the recipe's arms.
+
+    Raises:
+        RecipeError: a name is unknown, stands twice, or a named arm is not there.
+        DataError: a run is not complete, of an unknown kind, or was trained on another vocabulary.
+    """
+    from_runs = _arms_of_runs(runs, dataset)
+    wanted = [_parse(name) for name in recipe.arms or KINDS]
+    found: list[Arm] = []
+    missing: dict[str, str] = {}
+    for arm in wanted:
+        trained = [run for run in from_runs if run.kind == arm.kind]
+        if trained:
+            # A named arm stands for all runs of its kind, decoded as it says.
+            suffix = arm.name.removeprefix(arm.kind)
+            found += [Arm(run.name + suffix, run.kind, arm.decoding, run.run) for run in trained]
+        elif reason := _why_missing(arm, recipe, dataset):
+            missing[arm.name] = reason
+        else:
+            found.append(arm)
+    found += [run for run in from_runs if run.kind not in {arm.kind for arm in wanted}]
+    names = [arm.name for arm in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"arm {name!r} stands twice; name each arm once")
+    if recipe.arms and missing:
+        name, reason = next(iter(missing.items()))
+        raise RecipeError(f"arm {name!r} is not there: {reason}")
+    return found, missing
+
+
+def _parse(name: str) -> Arm:
+    kind, _, suffix = name.partition(":")
+    if kind not in KINDS:
+        raise RecipeError(f"arm {name!r} is unknown; expected some of {', '.join(KINDS)}")
+    if suffix not in _DECODINGS or (suffix and kind not in LLM_KINDS):
+        raise RecipeError(
+            f"arm {name!r}: only an arm with a language model ({', '.join(LLM_KINDS)}) may end in "
+            ":unconstrained or :schema"
+        )
+    return Arm(name, kind, _DECODINGS[suffix])
+
+
+def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
+    arms = []
+    manifests = [(run, *load_run(run)) for run in runs]
+    kinds = [manifest.kind for _, manifest, _ in manifests]
+    for run, manifest, vocabulary in manifests:
+        if manifest.kind not in ("bert", "qlora"):
+            raise DataError(f"{run}: a run of kind {manifest.kind!r}; expected bert or qlora")
+        if vocabulary.fingerprint != dataset.vocabulary.fingerprint:
+            raise DataError(
+                f"{run}: trained on vocabulary {vocabulary.fingerprint[:12]} ({len(vocabulary)} tags), but "
+                f"{dataset.folder} has {dataset.vocabulary.fingerprint[:12]} ({len(dataset.vocabulary)} tags); "
+                "evaluate it on the dataset it was trained on"
+            )
+        is_only = kinds.count(manifest.kind) == 1
+        arms.append(Arm(manifest.kind if is_only else f"{manifest.kind}-{run.name}", manifest.kind, run=run))
+    return arms
+
+
+def _why_missing(arm: Arm, recipe: Evaluation, dataset: Dataset) -> str | None:
+    """Return the command that would enable the arm, or None if it is there."""
+    if arm.kind == "qlora":
+        return "give a fine-tuned run: --run DIR"
+    if arm.kind == "http":
+        return None if recipe.http else "give an endpoint: --endpoint URL --endpoint-model NAME"
+    if arm.kind == "linear" and not _is_installed("sklearn"):
+        return "pip install 'hangtag[eval]'"
+    if arm.kind == "bert":
+        if len(dataset.train) > _QUICK_BERT_PRODUCTS:
+            command = f"python -m sft.train_bert --data {dataset.folder} --out runs/bert"
+            return f"train it ({command}) and give it as --run runs/bert"
+        if not all(map(_is_installed, ("torch", "transformers", "accelerate"))):
+            return "pip install 'hangtag[train]'"
+        return _why_not_fetched("minilm-l6")
+    if arm.kind in ("zero_shot", "few_shot"):
+        engine = _engine(recipe)
+        if not _is_installed(engine):
+            return "pip install 'hangtag[cpu]' (or 'hangtag[gpu]')"
+        return _why_not_fetched(recipe.model)
+    return None
+
+
+def _why_not_fetched(model: str) -> str | None:
+    try:
+        resolve_model(model)
+    except HangtagError as error:
+        return str(error)
+    return None
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _engine(recipe: Evaluation) -> Any:
+    return recipe.engine or ("vllm" if _is_installed("vllm") else "transformers")
+
+
+def identity(arm: Arm, recipe: Evaluation, dataset: Dataset) -> dict[str, Any]:
+    """Return what decides the arm's answers, data and products excepted: its settings and hashes.
+
+    `model` and `prompt_sha256` are there for arms that have them; `code` is a hash of the arm's own modules.
+    """
+    described: dict[str, Any] = {"arm": arm.name, "kind": arm.kind, "code": _code_hash(arm.kind)}
+    if arm.is_llm:
+        described["decoding"] = arm.decoding
+    if arm.run:
+        described |= {
+            "model": load_run(arm.run)[0].base_model,
+            "run": arm.run.name,
+            "run_manifest_sha256": file_sha256(arm.run / "manifest.json"),
+        }
+    if arm.kind in ("zero_shot", "few_shot"):
+        described |= {
+            "model": recipe.model,
+            "model_sha256": _model_sha256(recipe.model),
+            "engine": _engine(recipe),
+            "shots": recipe.shots if arm.kind == "few_shot" else 0,
+            "prompt_sha256": file_sha256(PROMPTS / f"{arm.kind}_v1.jinja"),
+        }
+    if arm.kind == "http" and recipe.http:
+        prompt = "few_shot_v1" if recipe.http.shots else "zero_shot_v1"
+        described |= recipe.http.model_dump(include={"url", "model", "shots"})
+        described["prompt_sha256"] = file_sha256(PROMPTS / f"{prompt}.jinja")
+    if arm.kind == "bert" and not arm.run:
+        described |= {"model": "minilm-l6", "bert_recipe": _QUICK_BERT_RECIPE}
+    return described
+
+
+def _code_hash(kind: str) -> str:
+    hashes = []
+    for name in (*_SHARED_CODE, *_CODE[kind]):
+        path = _SOURCES / name
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        hashes += [[file.relative_to(_SOURCES).as_posix(), file_sha256(file)] for file in files if file.is_file()]
+    return content_hash(hashes)
+
+
+@functools.cache
+def _model_sha256(model: str) -> str | None:
+    folder = Path(resolve_model(model))
+    return folder_sha256(folder) if folder.is_dir() else None
+
+
+class ArmLoader:
+    """Loads arms for one evaluation; a language model that several arms use is loaded once."""
+
+    def __init__(self, recipe: Evaluation, dataset: Dataset, folder: Path) -> None:
+        """Prepare for `dataset`, whose vocabulary carries the limits; `folder` keeps what is trained here."""
+        self._recipe = recipe
+        self._dataset = dataset
+        self._folder = folder
+        self._engines: dict[str, Any] = {}
+
+    def load(self, arm: Arm) -> Contestant:
+        """Return the arm, loaded and fitted.
+
+        Raises:
+            HangtagError: it cannot be loaded.
+        """
+        train, validation, vocabulary = self._dataset.train, self._dataset.validation, self._dataset.vocabulary
+        if arm.kind == "majority":
+            from hangtag.taggers.majority import MajorityTagger
+
+            return Contestant(MajorityTagger.fit(train, vocabulary))
+        if arm.kind == "lexical":
+            from hangtag.taggers.lexical import LexicalTagger
+
+            return Contestant(LexicalTagger(vocabulary))
+        if arm.kind == "linear":
+            from hangtag.taggers.linear import LinearTagger
+
+            return Contestant(LinearTagger.fit(train, validation, vocabulary))
+        if arm.kind == "nearest":
+            from hangtag.taggers.nearest import NearestTagger
+
+            return Contestant(NearestTagger.fit(train, validation, vocabulary))
+        if arm.kind == "bert":
+            from hangtag.taggers.bert import BertTagger
+
+            return Contestant(BertTagger(arm.run or self._quick_bert()))
+        if arm.kind == "http" and self._recipe.http:
+            return self._http(arm, self._recipe.http)
+        return self._language_model(arm)
+
+    def _language_model(self, arm: Arm) -> Contestant:
+        shots = self._recipe.shots if arm.kind == "few_shot" else 0
+        model, template = self._recipe.model, None
+        if arm.run:
+            model, template = str(arm.run / "model"), arm.run / "prompt.jinja"
+        if model not in self._engines:
+            # Two engines rarely fit in memory together.
+            self._engines.clear()
+            self._engines[model] = load_engine(model, _engine(self._recipe))
+        tagger = load_tagger(
+            self._dataset.vocabulary,
+            self._engines[model],
+            # Without examples, not even the number of tags that a labelled product holds is known.
+            examples=() if arm.kind == "zero_shot" else self._dataset.train,
+            shots=shots,
+            template=template,
+            decoding=arm.decoding,
+        )
+        return Contestant(tagger, tagger.usage)
+
+    def _http(self, arm: Arm, endpoint: Endpoint) -> Contestant:
+        from hangtag.taggers.http_client import HttpTagger
+
+        tagger = HttpTagger(
+            self._dataset.vocabulary,
+            url=endpoint.url,
+            model=endpoint.model,
+            key=os.environ.get(endpoint.key_variable),
+            examples=self._dataset.train,
+            shots=endpoint.shots,
+            constrained=arm.decoding != "free",
+            concurrency=endpoint.concurrency,
+        )
+        return Contestant(tagger, tagger.usage)
+
+    def _quick_bert(self) -> Path:
+        """Return a run that `sft.train_bert` wrote on this dataset, trained now if it is not there yet."""
+        content = [self._dataset.digest, _QUICK_BERT_RECIPE, _code_hash("bert")]
+        run = self._folder / slug(f"bert-{content_hash(content)}")
+        if (run / "manifest.json").is_file():
+            return run
+        self._folder.mkdir(parents=True, exist_ok=True)
+        print(f"bert: training on {len(self._dataset.train)} products first", file=sys.stderr, flush=True)
+        recipe = run.with_suffix(".yaml")
+        recipe.write_text(_QUICK_BERT_RECIPE, encoding="utf-8")
+        resumed = ["--resume"] if (run / "recipe.yaml").is_file() else [str(recipe.resolve())]
+        command = [sys.executable, "-m", "sft.train_bert"]
+        command += ["--data", str(self._dataset.folder.resolve()), "--out", str(run.resolve())]
+        done = subprocess.run(
+            [*command, *resumed],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).resolve().parents[1],
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise EngineError(
+                f"training the bert arm failed ({last:.300}); run it by hand: {' '.join(command[1:])}"
+            )
+        return run
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with its parent: a trainer left behind would write into a resumed run."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

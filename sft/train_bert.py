@@ -1,0 +1,280 @@
+"""Train the BERT baseline: an encoder with a multi-label head.
+
+    python -m sft.train_bert --data ../shared/data/hm --out runs/bert-hm sft/recipes/bert_minilm.yaml
+    python -m sft.train_bert --data ../shared/data/hm --out runs/bert-hm --resume
+
+Output contract: the run directory holds recipe.yaml, vocabulary.json (where the data's names no limits: with
+those that the training products keep), model/, thresholds.json, metrics.json and, written last, manifest.json.
+Progress goes to stderr; the last line of stdout is one JSON object with the validation metrics. `--resume`
+continues a run that was stopped in any way from its last checkpoint, under the recipe in its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import difflib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hangtag.config import Recipe, load_recipe
+from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from hangtag.vocabulary import FacetLimits
+
+_CHECKPOINTS = "checkpoints"
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 128,
+    "num_train_epochs": 6,
+    "learning_rate": 4e-4,
+    "lr_scheduler_type": "linear",
+    "weight_decay": 0.01,
+    "warmup_steps": 0.06,
+    "max_grad_norm": 5.0,
+    "logging_steps": 50,
+    "report_to": "none",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "seed": 17,
+}
+_OURS = {
+    "output_dir",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "remove_unused_columns",
+    "train_sampling_strategy",
+}
+
+
+class BertRecipe(Recipe):
+    """Settings of one training run."""
+
+    model: str = "minilm-l6"
+    """A packaged model, a folder in Hugging Face form, or a hub id; any encoder that AutoModel loads."""
+    max_length: int = Field(default=128, ge=4)
+    """Tokens of a product's text; the rest is cut."""
+    loss: Literal["bce", "facet_softmax"] = "bce"
+    """How the head is trained, see `TagClassifier`."""
+    head_learning_rate: float = Field(default=4e-3, gt=0)
+    """Peak learning rate of the head, whose weights start from nothing; the encoder has `learning_rate`."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the pooled vector's components that are dropped in training."""
+    evaluations_per_epoch: int = Field(default=2, ge=1)
+    """How often set-F1 on validation is measured in one pass over the training data."""
+    patience: int = Field(default=4, ge=1)
+    """Training stops after this many evaluations in a row without a better set-F1."""
+    checkpoint_minutes: float = Field(default=5.0, ge=0)
+    """Minutes between checkpoints; 0 writes one every step."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on the first N training products only."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Options of transformers' TrainingArguments under their own names; they win over the defaults here. Where
+    neither `bf16` nor `fp16` is given, a probe of a fraction of a second chooses `bf16`."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, or resume, and write the run directory; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sft.train_bert", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("recipe", nargs="?", help="YAML file, see BertRecipe (default: its defaults)")
+    parser.add_argument("--data", required=True, help="labelled dataset: train, validation, vocabulary.json")
+    parser.add_argument("--out", required=True, type=Path, help="run directory to write")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    options = parser.parse_args(argv)
+    try:
+        _run(options)
+    except HangtagError as error:
+        print(f"train_bert: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from hangtag.catalog import load_dataset
+
+    out: Path = options.out
+    if (out / "manifest.json").exists():
+        raise DataError(f"{out}: a completed run stands there; choose another --out or remove it")
+    if options.resume:
+        if not (out / "recipe.yaml").is_file():
+            raise DataError(f"{out}: nothing to resume (no recipe.yaml); start it without --resume")
+        if options.recipe:
+            raise RecipeError("--resume takes the recipe from the run directory; leave the recipe out")
+        recipe = load_recipe(out / "recipe.yaml", BertRecipe)
+    else:
+        if out.exists() and any(out.iterdir()):
+            raise DataError(f"{out}: not empty; continue it with --resume or choose another --out")
+        recipe = load_recipe(options.recipe, BertRecipe)
+    _check_trainer_options(recipe)
+    dataset = load_dataset(options.data, splits=("train", "validation"))
+    if not dataset.train or not dataset.validation:
+        raise DataError(f"{options.data}: train or validation holds no product; both are needed")
+    metrics = _train(recipe, dataset, out, resume=options.resume)
+    print(json.dumps(metrics))
+
+
+def _check_trainer_options(recipe: BertRecipe) -> None:
+    refused = sorted(_OURS & recipe.trainer.keys())
+    if refused:
+        raise RecipeError(f"trainer.{refused[0]} is set by the program; remove it from the recipe")
+    if not recipe.trainer:
+        return
+    try:
+        from transformers import TrainingArguments
+    except ImportError:
+        raise MissingExtra("transformers", "train") from None
+    known = [field.name for field in dataclasses.fields(TrainingArguments)]
+    for name in recipe.trainer:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else "see the TrainingArguments of transformers"
+            raise RecipeError(f"unknown key `trainer.{name}`; {hint}")
+
+
+def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict[str, Any]:
+    _keep_freed_memory()
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtra(error.name or "transformers", "train") from None
+    import yaml
+
+    from hangtag.encoders.tag_classifier import TagClassifier
+    from hangtag.facet_decoding import tag_matrix
+    from hangtag.manifest import RunManifest, write_json
+    from hangtag.models import resolve_model
+    from sft.bert_trainer import SetF1, TagTrainer
+
+    if not {"bf16", "fp16"} & recipe.trainer.keys():
+        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": _is_bfloat16_faster()}})
+    transformers.set_seed((_TRAINER_DEFAULTS | recipe.trainer)["seed"])
+    train = dataset.train[: recipe.limit]
+    vocabulary = dataset.vocabulary
+    if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
+        vocabulary = vocabulary.with_observed_limits(product.tags for product in train)
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(out / "vocabulary.json")
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(), sort_keys=False), encoding="utf-8")
+
+    source = resolve_model(recipe.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    encoder = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+    model = TagClassifier(encoder, vocabulary, loss=recipe.loss, dropout=recipe.dropout)
+    gold = tag_matrix((product.tags for product in train), vocabulary)
+    model.start_at_frequencies(gold, vocabulary)
+    validation_gold = tag_matrix((product.tags for product in dataset.validation), vocabulary)
+    measure = SetF1(vocabulary, recipe.loss, validation_gold)
+    trainer = TagTrainer(
+        model=model,
+        args=_arguments(recipe, len(train), out),
+        train_dataset=_rows(train, gold, tokenizer, recipe.max_length),
+        eval_dataset=_rows(dataset.validation, validation_gold, tokenizer, recipe.max_length),
+        tokenizer=tokenizer,
+        measure=measure,
+        head_learning_rate=recipe.head_learning_rate,
+        checkpoint_minutes=recipe.checkpoint_minutes,
+        patience=recipe.patience,
+    )
+    began = time.monotonic()
+    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / _CHECKPOINTS) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    found = trainer.evaluate()
+    metrics = {
+        "validation": {"set_f1": found["eval_set_f1"], "exact_match": found["eval_exact_match"]},
+        "num_train": len(train),
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 2),
+        "seconds_since_start_or_resume": round(time.monotonic() - began, 1),
+        "history": [entry for entry in trainer.state.log_history if "eval_set_f1" in entry],
+    }
+    model.save(out / "model", tokenizer)
+    write_json(out / "thresholds.json", measure.thresholds)
+    write_json(out / "metrics.json", metrics)
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    RunManifest(
+        program="sft.train_bert",
+        kind="bert",
+        base_model=recipe.model,
+        vocabulary=vocabulary.fingerprint,
+        data={"folder": dataset.folder.name, "digest": dataset.digest, "num_train": len(train)},
+        seed=trainer.args.seed,
+        metrics=metrics["validation"],
+        details={"loss": recipe.loss, "max_length": recipe.max_length},
+    ).write(out)
+    return metrics
+
+
+def _rows(products: Any, gold: Any, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+    texts = [product.text for product in products]
+    ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    return [{"input_ids": row, "labels": labels} for row, labels in zip(ids, gold, strict=True)]
+
+
+def _arguments(recipe: BertRecipe, num_train: int, out: Path) -> Any:
+    import torch
+    import transformers
+
+    settings = _TRAINER_DEFAULTS | recipe.trainer
+    steps = num_train / settings["per_device_train_batch_size"] / settings.get("gradient_accumulation_steps", 1)
+    every = max(1, round(steps / recipe.evaluations_per_epoch))
+    return transformers.TrainingArguments(
+        # Without `use_cpu` transformers refuses `bf16` where there is no GPU.
+        **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
+        output_dir=str(out / _CHECKPOINTS),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="best",
+        load_best_model_at_end=True,
+        metric_for_best_model="set_f1",
+        greater_is_better=True,
+        remove_unused_columns=False,
+    )
+
+
+def _is_bfloat16_faster() -> bool:
+    """Return whether bfloat16 products of matrices are clearly faster here: not all CPUs with them gain."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        rows, weights = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
+        timings = []
+        for _ in range(12):
+            began = time.perf_counter()
+            torch.nn.functional.linear(rows, weights)
+            timings.append(time.perf_counter() - began)
+        # The least: everything else is another process's doing.
+        seconds[dtype] = min(timings)
+    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: each step frees and takes the same large blocks, and faults are dear."""
+    m_trim_threshold, m_mmap_max = -1, -4
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Metrics of taggings: pure functions over `Outcomes` and `Confidences`, with bootstrap intervals.
+
+`sets` measures agreement of tag sets, `slices` parts of them, `calibration` what confidences are worth and
+`bootstrap` how sure a figure is. The same definitions in words are in docs/metrics.md.
+"""
+
+from hangtag.metrics.bootstrap import (
+    NUM_RESAMPLES,
+    Difference,
+    Estimate,
+    difference,
+    draw,
+    estimate,
+    resample_weights,
+)
+from hangtag.metrics.calibration import (
+    Confidences,
+    ReliabilityBin,
+    calibration_error,
+    coverage_at,
+    reliability,
+    risk_coverage,
+)
+from hangtag.metrics.outcomes import Outcomes
+from hangtag.metrics.sets import (
+    cardinality_bias,
+    cardinality_error,
+    exact_match,
+    is_exact,
+    jaccard,
+    macro_f1,
+    macro_precision,
+    macro_recall,
+    micro_f1,
+    micro_precision,
+    micro_recall,
+    product_f1,
+    set_f1,
+    validity,
+)
+from hangtag.metrics.slices import facet_accuracy, frequency_groups, hierarchical_f1, is_chinese, tags_f1
+
+__all__ = [
+    "NUM_RESAMPLES",
+    "Confidences",
+    "Difference",
+    "Estimate",
+    "Outcomes",
+    "ReliabilityBin",
+    "calibration_error",
+    "cardinality_bias",
+    "cardinality_error",
+    "coverage_at",
+    "difference",
+    "draw",
+    "estimate",
+    "exact_match",
+    "facet_accuracy",
+    "frequency_groups",
+    "hierarchical_f1",
+    "is_chinese",
+    "is_exact",
+    "jaccard",
+    "macro_f1",
+    "macro_precision",
+    "macro_recall",
+    "micro_f1",
+    "micro_precision",
+    "micro_recall",
+    "product_f1",
+    "reliability",
+    "resample_weights",
+    "risk_coverage",
+    "set_f1",
+    "tags_f1",
+    "validity",
+]

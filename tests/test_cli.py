@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hangtag.cli import main
+from hangtag.sample import sample_folder
+from serve import bench, demo, generate
+
+TRAIN = str(sample_folder() / "train.jsonl")
+VOCABULARY = str(sample_folder() / "vocabulary.json")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        (main, []),
+        (main, ["tag"]),
+        (main, ["vocabulary"]),
+        (main, ["vocabulary", "build"]),
+        (main, ["vocabulary", "check"]),
+        (main, ["model"]),
+        (main, ["model", "fetch"]),
+        (main, ["model", "list"]),
+        (generate.main, []),
+        (demo.main, []),
+        (bench.main, []),
+        (bench.main, ["constraint"]),
+        (bench.main, ["decode"]),
+    ],
+)
+def test_help_of_every_command(program, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        program([*arguments, "--help"])
+    assert stopped.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_vocabulary_build_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "v.json")
+    assert main(["vocabulary", "build", TRAIN, "--out", out, "--base", VOCABULARY, "--limits"]) == 0
+    document = json.loads(Path(out).read_text(encoding="utf-8"))
+    assert len(document["tags"]) == 124
+    assert document["facets"]["department"] == {"min": 1, "max": 1}
+    assert main(["vocabulary", "check", out]) == 0
+    assert "department: 4 tags, at least 1, at most 1 a product" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vocabulary", "check", "none.json"], "No such file"),
+        (["vocabulary", "build", TRAIN, "--out", "/dev/null/v.json"], "cannot be written"),
+        (["tag", "  ", "--vocabulary", VOCABULARY], "TEXT is empty"),
+        (["tag", "cup", "--vocabulary", "none.txt"], "No such file"),
+        (["tag", "cup", "--vocabulary", VOCABULARY, "--model", "./none"], "no such folder"),
+        (["tag", "cup", "--vocabulary", VOCABULARY, "--shots", "2"], "need labelled examples"),
+        (["tag", "cup", "--vocabulary", VOCABULARY, "--shots", "-1"], "expected at least 0"),
+        (["tag", "--file", "none.jsonl", "--vocabulary", VOCABULARY], "no such file"),
+        (["tag", "--file", TRAIN, "--map", "name", "--vocabulary", VOCABULARY], "expected FIELD=COLUMN"),
+        (["model", "fetch", "gpt-5"], "not packaged"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_model_list_shows_licence_and_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("licence Apache-2.0") == 2
+    assert "SmolLM2-135M-Instruct" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.jsonl", "o.jsonl", "--vocabulary", VOCABULARY], "no such file"),
+        ([TRAIN, "o.txt", "--vocabulary", VOCABULARY], "expected a name that ends in"),
+        ([TRAIN, "o.jsonl", "--vocabulary", VOCABULARY, "--map", "title=name"], "no column 'name'"),
+    ],
+)
+def test_generate_refuses_before_it_loads_a_model(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main(arguments) == 2
+    assert message in capsys.readouterr().err
