@@ -196,6 +196,7 @@ def _work(
 ) -> None:
     from hangtag.constraint import Limits
     from hangtag.loading import load_tagger
+    from hangtag.prompt import Budget
     from hangtag.taggers.vllm_offline import VllmEngine
 
     vocabulary = TagVocabulary.from_json(document)
@@ -211,6 +212,8 @@ def _work(
             engine,
             decoding="schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set",
             limits=Limits(max_tags=options["max_tags"]),
+            # Finding the tags nearest to each product is no part of decoding.
+            budget=Budget(shortlist=0),
             max_tokens=options["max_tokens"],
         )
         plan = replace(

@@ -671,7 +671,7 @@ class TestEngine:
         for wrong in ({"hangtag": "nowhere"}, {"hangtag_min_tags": 1}):
             with pytest.raises(VLLMValidationError):
                 engine.generate([0], SamplingParams(extra_args=wrong))
-        engine.score(engine.generate([0], engine.params(Limits(max_tags=1)))[0])
+        engine.score(engine.generate([0], engine.params(Limits(max_tags=3)))[0])
 
     def test_confidences_agree_with_transformers(self, engine: Engine) -> None:
         import transformers

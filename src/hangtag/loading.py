@@ -91,13 +91,14 @@ def load_tagger(
     limits = limits or default_limits(vocabulary, labelled)
     loaded = load_engine(model, engine) if isinstance(model, str) else model
     tokenizer = HFPieceTokenizer(loaded.tokenizer)
+    budget = budget or Budget()
     prompter = Prompter(
         vocabulary,
         tokenizer,
         template=template,
         shots=shots,
         nearest_examples=NearestLabelled(labelled) if shots and labelled else None,
-        nearest_tags=NearestVocabulary(vocabulary),
+        nearest_tags=NearestVocabulary(vocabulary) if budget.shortlist else None,
         budget=budget,
     )
     return GenerativeTagger(

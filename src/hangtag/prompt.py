@@ -54,7 +54,7 @@ class Budget:
     """Limits of a prompt in tokens of the model that reads it.
 
     Longer fields of a product are cut; a vocabulary whose listing is longer than `vocabulary` is not listed:
-    each product then gets a shortlist of `shortlist` tags (a number of tags, not of tokens).
+    each product then gets a shortlist of `shortlist` tags (a number of tags, not of tokens; 0: no shortlist).
     """
 
     title: int = 64

@@ -61,6 +61,8 @@ class VllmEngine:
             # Compilation takes two minutes on a CPU and gains little there.
             "enforce_eager": hardware.device == "cpu",
             "disable_log_stats": True,
+            # With it, vLLM's V1 runner on a GPU withholds the written tokens that the constraint must follow.
+            "async_scheduling": False,
         }
         if hardware.device == "cpu":
             # Steps of a second instead of ten: first answers come early, and throughput is the same.
@@ -83,6 +85,7 @@ class VllmEngine:
         self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
     ) -> Iterator[tuple[int, Generation]]:
         """Yield (key, generation) as they finish; keeps the engine full. See `Engine`."""
+        from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         engine = self._llm.llm_engine
@@ -100,7 +103,7 @@ class VllmEngine:
                     key, prompt = request
                     try:
                         engine.add_request(str(key), {"prompt_token_ids": list(prompt)}, params.clone())
-                    except ValueError as error:
+                    except (ValueError, VLLMValidationError) as error:
                         yield key, Generation(error=f"vLLM refused the request: {error}")
                         continue
                     in_flight[str(key)] = key

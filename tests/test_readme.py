@@ -1,0 +1,46 @@
+"""The README's commands are those of the programs: every option in them is accepted, every target exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^(?: {4}|)\.venv/bin/(?:(hangtag)|python -m ([\w.]+)) ?(.*?)(?:\s+#.*)?$", re.MULTILINE)
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        for match in COMMAND.finditer(document.read_text(encoding="utf-8")):
+            found.append((match[2] or "hangtag.cli", match[3]))
+    return sorted(set(found))
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize(("module", "arguments"), commands())
+def test_options_are_accepted(
+    module: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In an empty folder a command ends with one line on what is missing, not with argparse's usage."""
+    if not arguments:
+        pytest.skip("a command without options; run by the program's own tests")
+    monkeypatch.chdir(tmp_path)
+    assert importlib.import_module(module).main(shlex.split(arguments)) == 2
+    assert "usage:" not in capsys.readouterr().err
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for document in DOCUMENTS:
+        for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE):
+            assert target in targets, f"{document.name}: make {target}"
