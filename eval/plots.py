@@ -61,7 +61,7 @@ def _quality(arms: dict[str, Any], styles: dict[str, Any]) -> str:
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlabel("filled: set-F1, open: exact match; line: 95 % interval")
+    axes.set_xlabel("filled: set-F1, open: exact match")
     return _svg(figure, "Set-F1 and exact match of every arm, with 95 % intervals")
 
 
@@ -140,7 +140,7 @@ def _risk_coverage(arms: dict[str, Any], styles: dict[str, Any]) -> str:
                 **styles[arm],
             )
     axes.axhline(0.05, color="#6b7480", linestyle="--", linewidth=1)
-    axes.text(0.01, 0.055, "95 % precision", color="#4a525c", fontsize=9)
+    axes.text(0.99, 0.055, "95 % precision", color="#4a525c", fontsize=9, horizontalalignment="right")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of predicted tags accepted")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.render import interval, significant
+from eval.formats import interval, significant
 from eval.store import FORMAT
 from hangtag.errors import DataError, HangtagError
 

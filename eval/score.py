@@ -62,7 +62,9 @@ def score(out: Path) -> dict[str, Any]:
             **_efficiency(held, recipe.rate, recipe.resamples, recipe.seed),
             "robustness": {kind: board.robustness(arm, other) for kind, other in perturbed.items()},
         }
-    best = max(arms, key=lambda arm: arms[arm]["figures"]["set_f1"]["value"], default=None)
+    best = max(
+        arms, key=lambda arm: (arms[arm]["is_reliable"], arms[arm]["figures"]["set_f1"]["value"]), default=None
+    )
     results = {
         "format": FORMAT,
         "note": context.note,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import render
+from eval import formats, render
 from eval.perturb import perturb
 from eval.plots import pareto_front
 from eval.report import BEGIN, END, main, replace_table, results_table
@@ -94,13 +94,13 @@ def test_committed_reports_hold_no_text_of_a_product():
 
 
 def test_numbers_are_written_the_same_everywhere():
-    assert render.interval({"value": None, "low": None, "high": None}) == "–"
-    assert render.interval({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert render.signed({"value": None, "low": None, "high": None, "p": None}) == "–"
-    assert render.verdict({"low": 0.1, "high": 0.2}) == "better"
-    assert render.verdict({"low": -0.2, "high": -0.1}) == "worse"
-    assert render.verdict({"low": -0.1, "high": 0.1}) == "not told apart"
-    assert render.verdict({"low": None, "high": None}) == "not told apart"
+    assert formats.interval({"value": None, "low": None, "high": None}) == "–"
+    assert formats.interval({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert formats.signed({"value": None, "low": None, "high": None, "p": None}) == "–"
+    assert formats.verdict({"low": 0.1, "high": 0.2}) == "better"
+    assert formats.verdict({"low": -0.2, "high": -0.1}) == "worse"
+    assert formats.verdict({"low": -0.1, "high": 0.1}) == "not told apart"
+    assert formats.verdict({"low": None, "high": None}) == "not told apart"
 
 
 def test_an_evaluation_without_any_arm_says_so():

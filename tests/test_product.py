@@ -53,7 +53,7 @@ def test_product_is_frozen_and_strict() -> None:
 
 
 def test_text_holds_every_field(product: Product) -> None:
-    assert product.text == "Trail runner. Light shoe, not waterproof.. colour: red. size: 42"
+    assert product.text == "Trail runner. Light shoe, not waterproof. colour: red. size: 42"
 
 
 @given(st.text())

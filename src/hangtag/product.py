@@ -80,7 +80,7 @@ class Product(BaseModel):
         """Title, description and attributes in one line, the same for every tagger that reads plain text."""
         parts = [self.title, self.description]
         parts += [f"{name}: {value}" for name, value in self.attributes.items()]
-        return ". ".join(part for part in parts if part)
+        return ". ".join(part.rstrip(".") for part in parts if part)
 
 
 def _text(value: object, field: str) -> str:
