@@ -28,7 +28,11 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize(("module", "arguments"), commands())
 def test_options_are_accepted(
-    module: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: str,
+    arguments: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In an empty folder a command ends with one line on what is missing, not with argparse's usage."""
     if not arguments:
@@ -42,5 +46,6 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     for document in DOCUMENTS:
-        for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE):
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", text, re.MULTILINE):
             assert target in targets, f"{document.name}: make {target}"
