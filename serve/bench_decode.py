@@ -228,7 +228,7 @@ def _work(
             text = engine.tokenizer.decode([*plan.prefix, *generation.token_ids], skip_special_tokens=True)
             answer = parse_answer(text, vocabulary)
             counts["invalid"] += answer.reason is not None
-            counts["unclosed"] += not text.rstrip().endswith("]}")
+            counts["unclosed"] += answer.reason is not None and len(generation.token_ids) >= options["max_tokens"]
             for kind in ("unknown", "repeated", "over_limit"):
                 counts[f"answers_{kind}"] += kind in answer.violations
             counts["incorrect"] += not answer.is_correct_set
@@ -240,6 +240,7 @@ def _work(
                 **counts,
             }
         )
+    engine.close()
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:

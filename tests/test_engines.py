@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,13 @@ def small() -> TagVocabulary:
 
 
 @pytest.fixture(scope="module")
-def vllm_engine() -> object:
+def vllm_engine() -> Iterator[object]:
     pytest.importorskip("vllm")
     from hangtag.taggers.vllm_offline import VllmEngine
 
-    return VllmEngine("smollm2-135m", dtype="float32", max_in_flight=32)
+    engine = VllmEngine("smollm2-135m", dtype="float32", max_in_flight=32)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_one_product_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_refusals_and_long_prompts_are_errors_of_their_product() -> None:
-    engine = FakeEngine(max_model_len=1400, refuse="bomb")
+    engine = FakeEngine(max_model_len=1000, refuse="bomb")
     products = [
         Product(id="a", title="cup"),
         Product(id="b", title="x" * 60, description="y" * 250, attributes={"z": "z" * 120}),

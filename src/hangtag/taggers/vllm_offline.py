@@ -81,6 +81,10 @@ class VllmEngine:
         self.tokenizer = self._llm.get_tokenizer()
         self.max_model_len = int(self._llm.model_config.max_model_len)
 
+    def close(self) -> None:
+        """End vLLM's processes; the engine is of no use afterwards."""
+        self._llm.llm_engine.engine_core.shutdown()
+
     def stream(
         self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
     ) -> Iterator[tuple[int, Generation]]:
