@@ -4,9 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from hangtag import Product, Tag, TagVocabulary
 from hangtag.models import PACKAGED_MODELS
+
+# Integration repeats the same examples, so that it judges the change; every other run draws new ones.
+settings.register_profile("integration", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("integration")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

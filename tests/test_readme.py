@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -49,3 +50,15 @@ def test_make_targets_exist() -> None:
         text = document.read_text(encoding="utf-8")
         for target in re.findall(r"(?:`|^ {4})make ([a-z]+)", text, re.MULTILINE):
             assert target in targets, f"{document.name}: make {target}"
+
+
+def test_decoding_figures_are_those_of_the_benchmark() -> None:
+    """The table in the README says what the committed file says."""
+    document = json.loads((ROOT / "eval" / "results" / "bench_decode_hm.json").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, figures in document["contestants"].items():
+        row = (
+            f"| {name} | {figures['products_per_s']:.2f} | {figures['output_tokens_per_product']:.1f} "
+            f"| {figures['incorrect']} of {figures['answers']} |"
+        )
+        assert row in text
