@@ -16,6 +16,7 @@ tags, tags over a facet's limit, answers that ran into the token limit unclosed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import statistics
@@ -177,18 +178,23 @@ class _Worker:
 
     def stop(self) -> None:
         if self._process.is_alive():
-            self._connection.send(None)
+            with contextlib.suppress(BrokenPipeError):
+                self._connection.send(None)
             self._process.join(30)
             if self._process.is_alive():
                 self._process.kill()
 
     def _receive(self, timeout_s: float | None) -> Any:
+        died = EngineError(f"contestant {self._name}: its engine ended; what it said stands above")
         waited = 0.0
         while not self._connection.poll(1.0):
             waited += 1.0
             if not self._process.is_alive() or (timeout_s is not None and waited > timeout_s):
-                raise EngineError(f"contestant {self._name}: its engine ended; what it said stands above")
-        return self._connection.recv()
+                raise died
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise died from None
 
 
 def _work(
