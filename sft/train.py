@@ -4,10 +4,11 @@
     python -m sft.train --data ../shared/data/hm --out runs/hm --resume
 
 Output contract: the run directory holds recipe.yaml, prompt.jinja, vocabulary.json (where the data's names no
-limits: with those that the training products keep), tokenizer/, adapter/ (`full`: weights/), calibration.json,
-metrics.json and, written last, manifest.json. `python -m sft.export --run DIR` makes of it what an engine serves.
-Progress goes to stderr; the last line of stdout is one JSON object with the validation metrics. `--resume`
-continues a run that was stopped in any way from its last checkpoint. Exit codes: 0 done, 1 failed, 2 misused.
+limits: with those that the training products keep), tokenizer/, adapter/ (`full`: weights/), check.jsonl (the
+validation products that an export is checked with), calibration.json, metrics.json and, written last,
+manifest.json. `python -m sft.export --run DIR` makes of it what an engine serves. Progress goes to stderr; the
+last line of stdout is one JSON object with the validation metrics. `--resume` continues a run that was stopped in
+any way from its last checkpoint. Exit codes: 0 done, 1 failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -141,9 +142,9 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     arguments = _arguments(recipe, len(products), out)
     num_steps = int(arguments.num_train_epochs * len(products) / arguments.train_batch_size)
     model, rows = _model(recipe, vocabulary, tokenizer, num_rows, num_steps)
-    validation = Validation(
-        draw(dataset.validation, recipe.validate_on, seed), vocabulary, settings, template=template
-    )
+    checked = draw(dataset.validation, recipe.validate_on, seed)
+    _keep_for_export(checked, out)
+    validation = Validation(checked, vocabulary, settings, template=template)
     validation.model, validation.tokenizer = model, tokenizer
     trainer = TaggingTrainer(
         model=model,
@@ -265,6 +266,14 @@ def _finish(
     calibration, errors = calibrate(taggings, products)
     calibration.save(out / "calibration.json")
     return {"validation": score(taggings, products, dataset.vocabulary), "calibration": errors}
+
+
+def _keep_for_export(products: Any, out: Path) -> None:
+    """Write the products that `sft.export` checks the exported weights with."""
+    from sft.export import CHECK_FILE
+
+    lines = [product.model_dump_json() + "\n" for product in products]
+    (out / CHECK_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _speed(trainer: Any, maker: Any, products: Any, first_step: int, seconds: float) -> dict[str, float]:
