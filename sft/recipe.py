@@ -65,7 +65,7 @@ class TrainRecipe(Recipe):
 
     method: Method = "qlora"
     """qlora: LoRA over a base in NF4; dora, adalora: over a base in full precision, like lora; full: all weights;
-    prefix: prefix-tuning."""
+    prefix: prefix-tuning. The best weights on validation are kept, of adalora the last ones."""
     rank: int = Field(default=16, ge=1)
     """Of LoRA and its kin; for adalora the rank that it ends with."""
     alpha: int | None = Field(default=None, ge=1)

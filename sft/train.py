@@ -213,7 +213,8 @@ def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:
         eval_strategy="steps",
         eval_steps=max(1, round(steps / recipe.validations_per_epoch)),
         save_strategy="best",
-        load_best_model_at_end=True,
+        # AdaLoRA's matrices change their shapes on the way: an earlier checkpoint does not fit the last ones.
+        load_best_model_at_end=recipe.method != "adalora",
         metric_for_best_model="set_f1",
         greater_is_better=True,
         remove_unused_columns=False,
@@ -264,7 +265,10 @@ def _finish(
             trainer.model, trainer.processing_class, products, dataset.vocabulary, settings, template=template
         )
     calibration, errors = calibrate(taggings, products)
-    calibration.save(out / "calibration.json")
+    if calibration is None:
+        print("no tag was given, so confidences are not calibrated", file=sys.stderr)
+    else:
+        calibration.save(out / "calibration.json")
     return {"validation": score(taggings, products, dataset.vocabulary), "calibration": errors}
 
 

@@ -69,8 +69,10 @@ class Validation:
         return score(taggings, self._products, self._vocabulary) | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def calibrate(taggings: Sequence[Tagging], products: Sequence[Product]) -> tuple[Calibration, dict[str, Any]]:
-    """Return the calibration fitted on all taggings, and the calibration error before and after.
+def calibrate(
+    taggings: Sequence[Tagging], products: Sequence[Product]
+) -> tuple[Calibration | None, dict[str, Any]]:
+    """Return the calibration fitted on all taggings (None where they hold no tag), and its error before and after.
 
     Both errors are of the second half of the products; "after" is of a calibration fitted on the first half, so
     that no tag is judged by a map that has seen it.
@@ -81,7 +83,7 @@ def calibrate(taggings: Sequence[Tagging], products: Sequence[Product]) -> tuple
         trial = Calibration.fit(_outcomes(taggings[:half], products[:half]))
         metrics["ece_before"] = _error(taggings[half:], products[half:])
         metrics["ece_after"] = _error([trial.apply(tagging) for tagging in taggings[half:]], products[half:])
-    return Calibration.fit(_outcomes(taggings, products)), metrics
+    return Calibration.fit(_outcomes(taggings, products)) if metrics["num_tags"] else None, metrics
 
 
 def _outcomes(taggings: Sequence[Tagging], products: Sequence[Product]) -> list[tuple[str, float, bool]]:
