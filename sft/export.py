@@ -24,7 +24,6 @@ from typing import Any
 
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
 
-CHECK_FILE = "check.jsonl"
 NUM_PARITY = 64
 
 
@@ -57,6 +56,7 @@ def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
     from hangtag.loading import read_run
     from hangtag.manifest import RunManifest, folder_sha256
     from sft.recipe import TrainRecipe
+    from sft.run_directory import CHECK_FILE
 
     try:
         import peft  # noqa: F401

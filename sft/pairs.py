@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.constraint import TagConstraint
-from hangtag.loading import AnswerSettings, compile_answers
+from hangtag.loading import AnswerSettings, compile_answers, default_limits
 from hangtag.noise import map_texts, with_typos
 from hangtag.product import Product
 from hangtag.prompt import Prompter
 from hangtag.taggers.chat_tokens import ChatTokens
 from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.vocabulary import TagVocabulary
-from sft.recipe import Augmentation, Order
+from sft.recipe import Augmentation, Order, TrainRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,25 @@ class Pair:
     answer: list[int]
     tags: tuple[str, ...]
     is_cut: bool
+
+
+def answer_settings(
+    recipe: TrainRecipe, products: Sequence[Product], vocabulary: TagVocabulary, tokenizer: Any
+) -> AnswerSettings:
+    """Return how the run reads and answers: as many tags as training products hold, and the tokens for them."""
+    limits = default_limits(vocabulary, products)
+    constraint = compile_answers(tokenizer, vocabulary, recipe.answer)
+    longest = sorted((len(constraint.encode([name])) for name in vocabulary.names), reverse=True)
+    most = limits.max_tags or 1
+    # No answer within the limits can be longer than its tags would be one by one.
+    return AnswerSettings(
+        answer=recipe.answer,
+        max_tags=most,
+        max_tokens=max(sum(longest[:most]), len(constraint.empty)) + 1,
+        title=recipe.title,
+        description=recipe.description,
+        attributes=recipe.attributes,
+    )
 
 
 class TagOrder:

@@ -9,6 +9,23 @@ from pydantic import Field, model_validator
 
 from hangtag.config import Recipe
 
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 16,
+    "num_train_epochs": 2,
+    "learning_rate": 6e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "logging_steps": 25,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "seed": 17,
+}
+"""Options of TRL's SFTConfig where a recipe says nothing."""
+
 Method = Literal["qlora", "lora", "dora", "adalora", "full", "prefix"]
 Order = Literal["facet", "frequency", "random", "free"]
 

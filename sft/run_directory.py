@@ -15,6 +15,8 @@ from hangtag.errors import DataError, MissingExtra, RecipeError
 R = TypeVar("R", bound=Recipe)
 
 CHECKPOINTS = "checkpoints"
+CHECK_FILE = "check.jsonl"
+"""Validation products that an export is checked with."""
 _RECIPE = "recipe.yaml"
 
 

@@ -25,24 +25,9 @@ from typing import Any
 
 from hangtag.errors import HangtagError, MissingExtra, RecipeError
 from sft.machine import is_bfloat16_faster, keep_freed_memory
-from sft.recipe import TrainRecipe
-from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
+from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
+from sft.run_directory import CHECK_FILE, CHECKPOINTS, check_trainer_options, open_run, save_recipe
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 16,
-    "num_train_epochs": 2,
-    "learning_rate": 6e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.05,
-    "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "logging_steps": 25,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "save_total_limit": 2,
-    "dataloader_pin_memory": False,
-    "seed": 17,
-}
 _OURS = frozenset(
     {
         "output_dir",
@@ -107,7 +92,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         raise MissingExtra(error.name or "trl", "train") from None
     from hangtag.manifest import write_json
     from sft.labelled import draw, load_labelled_splits
-    from sft.pairs import PairMaker, TagOrder, tag_counts, with_tail_repeated
+    from sft.pairs import PairMaker, TagOrder, answer_settings, tag_counts, with_tail_repeated
     from sft.tagging_trainer import AllocateRanks, TaggingTrainer
     from sft.validation import Validation
 
@@ -179,25 +164,6 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     _write_manifest(recipe, dataset, products, settings, metrics, out, seed)
     return metrics["validation"]
-
-
-def answer_settings(recipe: TrainRecipe, products: Any, vocabulary: Any, tokenizer: Any) -> Any:
-    """Return how the run reads and answers: as many tags as training products hold, and the tokens for them."""
-    from hangtag.loading import AnswerSettings, compile_answers, default_limits
-
-    limits = default_limits(vocabulary, products)
-    constraint = compile_answers(tokenizer, vocabulary, recipe.answer)
-    longest = sorted((len(constraint.encode([name])) for name in vocabulary.names), reverse=True)
-    most = limits.max_tags or 1
-    # No answer within the limits can be longer than its tags would be one by one.
-    return AnswerSettings(
-        answer=recipe.answer,
-        max_tags=most,
-        max_tokens=max(sum(longest[:most]), len(constraint.empty)) + 1,
-        title=recipe.title,
-        description=recipe.description,
-        attributes=recipe.attributes,
-    )
 
 
 def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:
@@ -274,8 +240,6 @@ def _finish(
 
 def _keep_for_export(products: Any, out: Path) -> None:
     """Write the products that `sft.export` checks the exported weights with."""
-    from sft.export import CHECK_FILE
-
     lines = [product.model_dump_json() + "\n" for product in products]
     (out / CHECK_FILE).write_text("".join(lines), encoding="utf-8")
 

@@ -12,11 +12,10 @@ from hangtag.sample import sample_folder
 from hangtag.tag_tokens import TagTokens
 from sft.labelled import load_labelled_splits
 from sft.language_model import grow_embeddings, load_tokenizer, tag_rows
-from sft.pairs import Pair, PairMaker, TagOrder, tag_counts
+from sft.pairs import Pair, PairMaker, TagOrder, answer_settings, tag_counts
 from sft.recipe import Augmentation, TrainRecipe
 from sft.tag_rows import TagRows
 from sft.tagging_trainer import IGNORED, PairBatch
-from sft.train import answer_settings
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from sft.run_directory import check_trainer_options
 from sft.train import main
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "sft" / "recipes").glob("*_*lora*.yaml")) + [ROOT / "sft" / "recipes" / "smoke.yaml"]
+RECIPES = [*sorted((ROOT / "sft" / "recipes").glob("*_*lora*.yaml")), ROOT / "sft" / "recipes" / "smoke.yaml"]
 TINY = {
     "limit": 24,
     "validate_on": 6,
