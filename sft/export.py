@@ -108,12 +108,13 @@ def _merge(
 
     from hangtag.models import resolve_model
     from hangtag.tag_tokens import TagTokens
+    from sft.continuing import weights_folder
     from sft.language_model import grow_embeddings, load_base, tag_rows
     from sft.validation import tag_with
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "tokenizer", padding_side="left")
     if recipe.method == "full":
-        model = load_base(str(run / "weights"), in_nf4=False, dtype=torch.float32)
+        model = load_base(str(weights_folder(run, recipe.method)), in_nf4=False, dtype=torch.float32)
     else:
         import peft
 
@@ -121,7 +122,7 @@ def _merge(
     if settings.answer == "tag_tokens":
         tokens = TagTokens.read(tokenizer.get_vocab(), vocabulary)
         rows = tag_rows(model, tokenizer, vocabulary, tokens)
-        rows.load(run / ("weights" if recipe.method == "full" else "adapter"))
+        rows.load(weights_folder(run, recipe.method))
         grow_embeddings(model, max(tokens.open, tokens.close, *tokens.first, *tokens.later) + 1)
         rows.write_into(model)
     if recipe.method != "full":

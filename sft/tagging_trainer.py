@@ -173,13 +173,17 @@ class TaggingTrainer(trl.SFTTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the validation metrics, measured by decoding; see the class."""
-        self.sync_rows()
-        self.model.eval()
-        with self.compute_loss_context_manager():
-            metrics = {f"eval_{name}": value for name, value in self._validate().items()}
+        metrics = {f"eval_{name}": value for name, value in self.measure(now=self._validate)["now"].items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def measure(self, **validations: Callable[[], dict[str, float]]) -> dict[str, dict[str, float]]:
+        """Return each validation's metrics, measured by decoding with the model as it stands."""
+        self.sync_rows()
+        self.model.eval()
+        with self.compute_loss_context_manager():
+            return {name: validate() for name, validate in validations.items()}
 
     def sync_rows(self) -> None:
         """Copy the tag rows into the model's embeddings, which `generate` reads."""

@@ -91,6 +91,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     except ImportError as error:
         raise MissingExtra(error.name or "trl", "train") from None
     from hangtag.manifest import write_json
+    from sft.continuing import begun_run, old_test, replayed
     from sft.labelled import draw, load_labelled_splits
     from sft.pairs import PairMaker, TagOrder, answer_settings, tag_counts, with_tail_repeated
     from sft.tagging_trainer import AllocateRanks, TaggingTrainer
@@ -102,7 +103,8 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     transformers.set_seed(seed)
     dataset = load_labelled_splits(data)
     vocabulary = dataset.vocabulary
-    products = draw(dataset.train, recipe.limit, seed)
+    begun = begun_run(recipe)
+    products = replayed(recipe, draw(dataset.train, recipe.limit, seed), vocabulary, seed)
     save_recipe(out, recipe)
     vocabulary.save(out / "vocabulary.json")
     if not recipe.template.is_file():
@@ -126,10 +128,14 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     products = with_tail_repeated(products, recipe.tail_threshold, seed)
     arguments = _arguments(recipe, len(products), out)
     num_steps = int(arguments.num_train_epochs * len(products) / arguments.train_batch_size)
-    model, rows = _model(recipe, vocabulary, tokenizer, num_rows, num_steps)
+    model, rows, new_tags = _model(recipe, vocabulary, tokenizer, num_rows, num_steps, begun)
     checked = draw(dataset.validation, recipe.validate_on, seed)
     _keep_for_export(checked, out)
     validation = Validation(checked, vocabulary, settings, template=template)
+    remembered = Validation(
+        draw(old_test(recipe, vocabulary), recipe.validate_on, seed), vocabulary, settings, template=template
+    )
+    remembered.model, remembered.tokenizer = model, tokenizer
     validation.model, validation.tokenizer = model, tokenizer
     trainer = TaggingTrainer(
         model=model,
@@ -145,13 +151,20 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         patience=recipe.patience,
         callbacks=[AllocateRanks()] if recipe.method == "adalora" else [],
     )
+    before = {} if begun is None else trainer.measure(old_test=remembered, new_validation=validation)
     began = time.monotonic()
     checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
     first_step = 0 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - began
     metrics = _finish(recipe, trainer, dataset, settings, out, template)
+    if begun is not None:
+        after = trainer.measure(old_test=remembered, new_validation=validation)
+        metrics["continued"] = {"run": begun.name, "before": before, "after": after}
+    held = tag_counts(products)
     metrics |= {
+        "tags_without_a_training_product": [name for name in vocabulary.names if not held[name]],
+        "tags_new_in_this_run": new_tags,
         "num_train": len(products),
         "over_limit": maker.num_over_limit,
         "steps": trainer.state.global_step,
@@ -190,40 +203,48 @@ def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:
     )
 
 
-def _model(recipe: TrainRecipe, vocabulary: Any, tokenizer: Any, num_rows: int, num_steps: int) -> tuple[Any, Any]:
-    """Return the model with its adapter, and the tag rows (None for answers in ordinary tokens)."""
+def _model(
+    recipe: TrainRecipe, vocabulary: Any, tokenizer: Any, num_rows: int, num_steps: int, begun: Path | None
+) -> tuple[Any, Any, list[str]]:
+    """Return the model with its adapter, the tag rows (None for answers in ordinary tokens), and the tags that the
+    run which is gone on with did not have."""
     import torch
 
     from hangtag.models import resolve_model
     from hangtag.tag_tokens import TagTokens
+    from sft.continuing import take_rows, weights_folder
     from sft.language_model import grow_embeddings, load_base, tag_rows, with_adapter
 
     on_gpu_bf16 = torch.cuda.is_available() and recipe.trainer.get("bf16", False)
+    start = None if begun is None else weights_folder(begun, recipe.method)
     model = load_base(
-        resolve_model(recipe.model),
+        str(start) if start is not None and recipe.method == "full" else resolve_model(recipe.model),
         in_nf4=recipe.method == "qlora",
         dtype=torch.bfloat16 if on_gpu_bf16 else torch.float32,
     )
-    rows = None
+    rows, new_tags = None, []
     if recipe.answer == "tag_tokens":
         rows = tag_rows(model, tokenizer, vocabulary, TagTokens.read(tokenizer.get_vocab(), vocabulary))
         grow_embeddings(model, num_rows)
-    model = with_adapter(model, recipe, num_steps=num_steps)
+        if begun is not None:
+            new_tags = take_rows(rows, vocabulary, begun, recipe.method)
+    model = with_adapter(model, recipe, num_steps=num_steps, start=start)
     if rows is not None:
         # Under this name the optimiser and the checkpoints find them.
         model.tag_rows = rows.to(model.device)
-    return model, rows
+    return model, rows, new_tags
 
 
 def _finish(
     recipe: TrainRecipe, trainer: Any, dataset: Any, settings: Any, out: Path, template: Path
 ) -> dict[str, Any]:
     """Save the best weights, calibrate on validation, and return both metrics."""
+    from sft.continuing import weights_folder
     from sft.labelled import draw
     from sft.validation import calibrate, score, tag_with
 
     trainer.sync_rows()
-    trainer.save_model(str(out / ("weights" if recipe.method == "full" else "adapter")))
+    trainer.save_model(str(weights_folder(out, recipe.method)))
     products = draw(dataset.validation, recipe.calibrate_on, trainer.args.seed)
     print(f"tagging {len(products)} validation products for calibration", file=sys.stderr, flush=True)
     with trainer.compute_loss_context_manager():
@@ -268,8 +289,8 @@ def _write_manifest(
     recipe: TrainRecipe, dataset: Any, products: Any, settings: Any, metrics: dict[str, Any], out: Path, seed: int
 ) -> None:
     from hangtag.manifest import RunManifest, file_sha256, folder_sha256
+    from sft.continuing import weights_folder
 
-    adapter = out / ("weights" if recipe.method == "full" else "adapter")
     RunManifest(
         program="sft.train",
         kind="qlora",
@@ -282,7 +303,7 @@ def _write_manifest(
             "method": recipe.method,
             "answers": settings.model_dump(),
             "prompt_sha256": file_sha256(out / "prompt.jinja"),
-            "adapter_sha256": folder_sha256(adapter),
+            "adapter_sha256": folder_sha256(weights_folder(out, recipe.method)),
             "speed": metrics["since_start_or_resume"],
         },
     ).write(out)

@@ -61,7 +61,9 @@ class Validation:
         self.tokenizer: Any = None
 
     def __call__(self) -> dict[str, float]:
-        """Return set-F1, exact match and the seconds that it took."""
+        """Return set-F1, exact match and the seconds that it took; nothing where there are no products."""
+        if not self._products:
+            return {}
         began = time.monotonic()
         taggings = tag_with(
             self.model, self.tokenizer, self._products, self._vocabulary, self._settings, template=self._template

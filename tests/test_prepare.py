@@ -97,7 +97,9 @@ def test_an_unknown_label_is_one_line(tmp_path, capsys):
 
 
 def test_orders():
-    vocabulary = TagVocabulary([Tag("red", "colour"), Tag("shoe", "type"), Tag("blue", "colour"), Tag("hat", "type")])
+    vocabulary = TagVocabulary(
+        [Tag("red", "colour"), Tag("shoe", "type"), Tag("blue", "colour"), Tag("hat", "type")]
+    )
     products = [Product(id=str(n), title="x", tags=tags) for n, tags in enumerate([("hat",), ("hat", "blue")])]
     counts, generator = tag_counts(products), random.Random(0)
     tags = ("hat", "red", "blue")

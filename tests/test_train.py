@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,43 @@ def test_accumulated_batches_train_as_one_large_batch(tmp_path):
         assert run(recipe, "--data", sample_folder(), "--out", out) == 0
         states.append(load_file(out / "adapter" / "tag_rows.safetensors")["input"])
     assert torch.allclose(*states, atol=1e-5)
+
+
+def test_a_run_goes_on_with_a_grown_vocabulary(tmp_path):
+    first = tmp_path / "first"
+    assert run(write_recipe(tmp_path), "--data", sample_folder(), "--out", first) == 0
+    data = tmp_path / "grown"
+    shutil.copytree(sample_folder(), data)
+    vocabulary = json.loads((data / "vocabulary.json").read_text())
+    vocabulary["tags"].insert(3, {"tag": "brand new", "facet": vocabulary["tags"][0]["facet"]})
+    (data / "vocabulary.json").write_text(json.dumps(vocabulary))
+    recipe = write_recipe(
+        tmp_path,
+        init=str(first),
+        replay={"data": str(sample_folder()), "share": 0.5},
+        rows_learning_rate=1e-12,
+        trainer={"learning_rate": 1e-12},
+    )
+    second = tmp_path / "second"
+    assert run(recipe, "--data", data, "--out", second) == 0
+    metrics = json.loads((second / "metrics.json").read_text())
+    assert metrics["num_train"] == 48
+    assert metrics["tags_new_in_this_run"] == ["brand new"]
+    assert "brand new" in metrics["tags_without_a_training_product"]
+    assert set(metrics["continued"]["before"]) == {"old_test", "new_validation"}
+    before, after = (load_file(folder / "adapter" / "tag_rows.safetensors")["input"] for folder in (first, second))
+    assert torch.allclose(before[:3], after[:3], atol=1e-6)
+    assert torch.allclose(before[3:], after[4:], atol=1e-6)
+    old, new = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (first, second))
+    assert all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
+
+
+def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, capsys):
+    first = tmp_path / "first"
+    assert run(write_recipe(tmp_path), "--data", sample_folder(), "--out", first) == 0
+    recipe = write_recipe(tmp_path, init=str(first), rank=4)
+    assert run(recipe, "--data", sample_folder(), "--out", tmp_path / "second") == 2
+    assert "has `rank: 16`, the recipe says `rank: 4`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
