@@ -87,6 +87,6 @@ def _check_known(products: Sequence[Product], vocabulary: TagVocabulary, data: s
     unknown = next((t for product in products for t in product.tags or () if t not in vocabulary), None)
     if unknown is not None:
         raise VocabularyError(
-            f"replay: {data} has the tag {unknown!r}, which the new vocabulary lacks; add it there, since replayed "
-            "products are for keeping what is known"
+            f"replay: {data} has the tag {unknown!r}, which the new vocabulary lacks; add it there, since "
+            "replayed products are for keeping what is known"
         )

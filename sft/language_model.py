@@ -12,9 +12,10 @@ import transformers
 
 from hangtag.errors import ModelError
 from hangtag.models import resolve_model
-from hangtag.tag_tokens import check_unreachable, extend_tokenizer, ordinary_tokens
+from hangtag.tag_tokens import TagTokens, check_unreachable, extend_tokenizer, ordinary_tokens
 from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.vocabulary import TagVocabulary
+from sft.continuing import take_rows, weights_folder
 from sft.recipe import TrainRecipe
 from sft.tag_rows import TagRows
 
@@ -83,10 +84,10 @@ def grow_embeddings(model: Any, num_rows: int) -> None:
         model.resize_token_embeddings(num_rows, pad_to_multiple_of=_ROWS_MULTIPLE, mean_resizing=False)
 
 
-def tag_rows(model: Any, tokenizer: Any, vocabulary: TagVocabulary, constraint_tokens: Any) -> TagRows:
+def tag_rows(model: Any, tokenizer: Any, vocabulary: TagVocabulary, tokens: TagTokens) -> TagRows:
     """Return the rows of the run's tag tokens, at the mean of the tags' ordinary rows."""
     ordinary = ordinary_tokens(HFPieceTokenizer(tokenizer), vocabulary)
-    return TagRows.start(model, constraint_tokens, ordinary)
+    return TagRows.start(model, tokens, ordinary)
 
 
 def with_adapter(model: Any, recipe: TrainRecipe, *, num_steps: int, start: Path | None = None) -> Any:
@@ -116,3 +117,39 @@ def with_adapter(model: Any, recipe: TrainRecipe, *, num_steps: int, start: Path
     else:
         config = peft.LoraConfig(r=recipe.rank, lora_alpha=alpha, use_dora=recipe.method == "dora", **everywhere)
     return peft.get_peft_model(model, config)
+
+
+def trainable_model(
+    recipe: TrainRecipe,
+    vocabulary: TagVocabulary,
+    tokenizer: Any,
+    num_rows: int,
+    *,
+    num_steps: int,
+    begun: Path | None,
+) -> tuple[Any, TagRows | None, list[str]]:
+    """Return the model with its adapter, the tag rows (None for answers in ordinary tokens), and the tags that the
+    run which is gone on with (`begun`) did not have.
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    on_gpu_bf16 = torch.cuda.is_available() and recipe.trainer.get("bf16", False)
+    start = None if begun is None else weights_folder(begun, recipe.method)
+    model = load_base(
+        str(start) if start is not None and recipe.method == "full" else resolve_model(recipe.model),
+        in_nf4=recipe.method == "qlora",
+        dtype=torch.bfloat16 if on_gpu_bf16 else torch.float32,
+    )
+    rows: TagRows | None = None
+    new_tags: list[str] = []
+    if recipe.answer == "tag_tokens":
+        rows = tag_rows(model, tokenizer, vocabulary, TagTokens.read(tokenizer.get_vocab(), vocabulary))
+        grow_embeddings(model, num_rows)
+        if begun is not None:
+            new_tags = take_rows(rows, vocabulary, begun, recipe.method)
+    model = with_adapter(model, recipe, num_steps=num_steps, start=start)
+    if rows is not None:
+        # Under this name the optimiser and the checkpoints find them.
+        model.tag_rows = rows.to(model.device)
+    return model, rows, new_tags

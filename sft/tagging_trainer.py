@@ -105,7 +105,7 @@ class TaggingTrainer(trl.SFTTrainer):
         rows_learning_rate: float,
         validate: Callable[[], dict[str, float]],
         checkpoint_minutes: float,
-        patience: int,
+        patience: int | None,
         callbacks: Sequence[transformers.TrainerCallback] = (),
         **trainer: Any,
     ) -> None:
@@ -123,8 +123,8 @@ class TaggingTrainer(trl.SFTTrainer):
             callbacks=[
                 ProgressLine(),
                 SaveByTime(checkpoint_minutes),
-                transformers.EarlyStoppingCallback(patience),
                 _NextEpoch(self._pairs),
+                *([] if patience is None else [transformers.EarlyStoppingCallback(patience)]),
                 *callbacks,
             ],
             **trainer,

@@ -112,7 +112,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     shutil.copyfile(recipe.template, out / "prompt.jinja")
     template = out / "prompt.jinja"
 
-    from sft.language_model import load_tokenizer
+    from sft.language_model import load_tokenizer, trainable_model
 
     tokenizer, num_rows = load_tokenizer(recipe, vocabulary, out / "tokenizer")
     settings = answer_settings(recipe, products, vocabulary, tokenizer)
@@ -128,7 +128,9 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     products = with_tail_repeated(products, recipe.tail_threshold, seed)
     arguments = _arguments(recipe, len(products), out)
     num_steps = int(arguments.num_train_epochs * len(products) / arguments.train_batch_size)
-    model, rows, new_tags = _model(recipe, vocabulary, tokenizer, num_rows, num_steps, begun)
+    model, rows, new_tags = trainable_model(
+        recipe, vocabulary, tokenizer, num_rows, num_steps=num_steps, begun=begun
+    )
     checked = draw(dataset.validation, recipe.validate_on, seed)
     _keep_for_export(checked, out)
     validation = Validation(checked, vocabulary, settings, template=template)
@@ -201,38 +203,6 @@ def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:
         dataset_kwargs={"skip_prepare_dataset": True},
         completion_only_loss=False,
     )
-
-
-def _model(
-    recipe: TrainRecipe, vocabulary: Any, tokenizer: Any, num_rows: int, num_steps: int, begun: Path | None
-) -> tuple[Any, Any, list[str]]:
-    """Return the model with its adapter, the tag rows (None for answers in ordinary tokens), and the tags that the
-    run which is gone on with did not have."""
-    import torch
-
-    from hangtag.models import resolve_model
-    from hangtag.tag_tokens import TagTokens
-    from sft.continuing import take_rows, weights_folder
-    from sft.language_model import grow_embeddings, load_base, tag_rows, with_adapter
-
-    on_gpu_bf16 = torch.cuda.is_available() and recipe.trainer.get("bf16", False)
-    start = None if begun is None else weights_folder(begun, recipe.method)
-    model = load_base(
-        str(start) if start is not None and recipe.method == "full" else resolve_model(recipe.model),
-        in_nf4=recipe.method == "qlora",
-        dtype=torch.bfloat16 if on_gpu_bf16 else torch.float32,
-    )
-    rows, new_tags = None, []
-    if recipe.answer == "tag_tokens":
-        rows = tag_rows(model, tokenizer, vocabulary, TagTokens.read(tokenizer.get_vocab(), vocabulary))
-        grow_embeddings(model, num_rows)
-        if begun is not None:
-            new_tags = take_rows(rows, vocabulary, begun, recipe.method)
-    model = with_adapter(model, recipe, num_steps=num_steps, start=start)
-    if rows is not None:
-        # Under this name the optimiser and the checkpoints find them.
-        model.tag_rows = rows.to(model.device)
-    return model, rows, new_tags
 
 
 def _finish(

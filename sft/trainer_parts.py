@@ -55,13 +55,16 @@ class LengthGrouped(torch.utils.data.Sampler):
 class ProgressLine(transformers.TrainerCallback):
     """Writes to stderr where the run stands and how long it will take, where no progress bar is shown."""
 
+    def __init__(self) -> None:
+        self._first: int | None = None
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self._began, self._first = time.monotonic(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write one line."""
-        done = state.global_step - self._first
+        """Write one line; none for what is measured before training begins."""
+        done = 0 if self._first is None else state.global_step - self._first
         if args.disable_tqdm and done:
             pace = (time.monotonic() - self._began) / done
             speed = args.train_batch_size * args.gradient_accumulation_steps / pace
