@@ -99,9 +99,14 @@ class Arm:
         return self.kind in LLM_KINDS
 
     @property
+    def is_prompted(self) -> bool:
+        """Whether a language model answers that has not been trained for it: slow, for its prompts are long."""
+        return self.is_llm and self.run is None
+
+    @property
     def batch_size(self) -> int:
-        """Products between two writes to the disk; a language model needs enough to fill its engine."""
-        return 32 if self.is_llm else 128
+        """Products between two writes to the disk: enough to fill an engine, few enough to lose little."""
+        return 32 if self.is_prompted else 128
 
 
 def choose_arms(recipe: Evaluation, runs: tuple[Path, ...], dataset: Dataset) -> tuple[list[Arm], dict[str, str]]:
