@@ -162,8 +162,9 @@ def _gate(
     found.append(Parity.of(("transformers, merged", merged), ("vLLM, merged", tag(engine))).check(EXACT))
     engine.close()
     if settings.answer == "text" and recipe.method in ("qlora", "lora"):
-        engine = VllmEngine(recipe.model, dtype="float32", adapter=run / "adapter")
-        engine.tokenizer.chat_template = (run / "tokenizer" / "chat_template.jinja").read_text(encoding="utf-8")
+        engine = VllmEngine(
+            recipe.model, dtype="float32", adapter=run / "adapter", options={"tokenizer": str(run / "tokenizer")}
+        )
         found.append(Parity.of(("transformers, adapter", adapted), ("vLLM, adapter", tag(engine))).check(EXACT))
         engine.close()
     return found
