@@ -5,10 +5,11 @@
 
 Output contract: the run directory holds recipe.yaml, prompt.jinja, vocabulary.json (where the data's names no
 limits: with those that the training products keep), tokenizer/, adapter/ (`full`: weights/), check.jsonl (the
-validation products that an export is checked with), calibration.json, metrics.json and, written last,
-manifest.json. `python -m sft.export --run DIR` makes of it what an engine serves. Progress goes to stderr; the
-last line of stdout is one JSON object with the validation metrics. `--resume` continues a run that was stopped in
-any way from its last checkpoint. Exit codes: 0 done, 1 failed, 2 misused.
+validation products that an export is checked with), validation_taggings.jsonl (what confidences were calibrated
+on), calibration.json, metrics.json and, written last, manifest.json. `python -m sft.export --run DIR` makes of it
+what an engine serves. Progress goes to stderr; the last line of stdout is one JSON object with the validation
+metrics. `--resume` continues a run that was stopped in any way from its last checkpoint. Exit codes: 0 done,
+1 failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from typing import Any
 from hangtag.errors import HangtagError, MissingExtra, RecipeError
 from sft.machine import is_bfloat16_faster, keep_freed_memory
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
-from sft.run_directory import CHECK_FILE, CHECKPOINTS, check_trainer_options, open_run, save_recipe
+from sft.run_directory import (
+    CHECK_FILE,
+    CHECKPOINTS,
+    TAGGINGS_FILE,
+    check_trainer_options,
+    open_run,
+    save_recipe,
+)
 
 _OURS = frozenset(
     {
@@ -221,6 +229,8 @@ def _finish(
         taggings = tag_with(
             trainer.model, trainer.processing_class, products, dataset.vocabulary, settings, template=template
         )
+    lines = [tagging.to_json() + "\n" for tagging in taggings]
+    (out / TAGGINGS_FILE).write_text("".join(lines), encoding="utf-8")
     calibration, errors = calibrate(taggings, products)
     if calibration is None:
         print("no tag was given, so confidences are not calibrated", file=sys.stderr)
