@@ -113,10 +113,10 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     vocabulary = dataset.vocabulary
     begun = begun_run(recipe)
     products = replayed(recipe, draw(dataset.train, recipe.limit, seed), vocabulary, seed)
-    save_recipe(out, recipe)
-    vocabulary.save(out / "vocabulary.json")
     if not recipe.template.is_file():
         raise RecipeError(f"prompt: {recipe.template} is not there; expected a name of prompts/ or a path")
+    save_recipe(out, recipe)
+    vocabulary.save(out / "vocabulary.json")
     shutil.copyfile(recipe.template, out / "prompt.jinja")
     template = out / "prompt.jinja"
 
@@ -135,7 +135,8 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     )
     products = with_tail_repeated(products, recipe.tail_threshold, seed)
     arguments = _arguments(recipe, len(products), out)
-    num_steps = int(arguments.num_train_epochs * len(products) / arguments.train_batch_size)
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    num_steps = int(arguments.num_train_epochs * len(products) / batch)
     model, rows, new_tags = trainable_model(
         recipe, vocabulary, tokenizer, num_rows, num_steps=num_steps, begun=begun
     )
@@ -180,7 +181,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "epochs": round(trainer.state.epoch or 0.0, 3),
-        "since_start_or_resume": _speed(trainer, maker, products, first_step, seconds),
+        "since_start_or_resume": _speed(trainer, first_step, seconds),
         "history": [entry for entry in trainer.state.log_history if "eval_set_f1" in entry],
     }
     write_json(out / "metrics.json", metrics)
@@ -245,7 +246,7 @@ def _keep_for_export(products: Any, out: Path) -> None:
     (out / CHECK_FILE).write_text("".join(lines), encoding="utf-8")
 
 
-def _speed(trainer: Any, maker: Any, products: Any, first_step: int, seconds: float) -> dict[str, float]:
+def _speed(trainer: Any, first_step: int, seconds: float) -> dict[str, float]:
     import torch
 
     steps = trainer.state.global_step - first_step
