@@ -3,8 +3,8 @@
     python -m sft.export --run runs/hm
     python -m sft.export --run runs/hm --quantize int8
 
-Writes RUN/model, a Hugging Face folder: the adapter merged into the base in its full precision (never into NF4),
-the tag rows in the embeddings, the extended tokenizer. With `--quantize int8` also RUN/model-int8
+Writes RUN/model, a Hugging Face folder: the adapter merged in 16 bits (never in NF4) into the base that it was
+trained over, the tag rows in the embeddings, the extended tokenizer. With `--quantize int8` also RUN/model-int8
 (compressed-tensors W8A8), the form suggested for CPUs. Before anything stands under its name, the parity gate
 tags products of the run (check.jsonl) with transformers and the adapter, with the merged weights in transformers,
 and in vLLM. What was measured goes into the run's manifest; the last line of stdout is the same as JSON. Exit
@@ -25,6 +25,7 @@ from typing import Any
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
 
 NUM_PARITY = 64
+_BASE = ".base"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +79,7 @@ def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
     adapted = _merge(run, recipe, vocabulary, staged, dtype, products[:NUM_PARITY], settings)
     measured: dict[str, Any] = {"dtype": dtype}
     measured["parity"] = _gate(run, recipe, staged, dtype, adapted, products, vocabulary, settings)
+    shutil.rmtree(run / _BASE, ignore_errors=True)
     _replace(staged, run / "model")
     measured["sha256"] = folder_sha256(run / "model")
     if quantize:
@@ -109,7 +111,7 @@ def _merge(
     from hangtag.models import resolve_model
     from hangtag.tag_tokens import TagTokens
     from sft.continuing import weights_folder
-    from sft.language_model import grow_embeddings, load_base, tag_rows
+    from sft.language_model import grow_embeddings, load_base, load_trained_base, tag_rows
     from sft.validation import tag_with
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "tokenizer", padding_side="left")
@@ -118,7 +120,10 @@ def _merge(
     else:
         import peft
 
-        model = load_base(resolve_model(recipe.model), in_nf4=False, dtype=torch.float32)
+        model = load_trained_base(recipe, resolve_model(recipe.model))
+        if settings.answer == "text":
+            # For the adapter in vLLM; see `_gate`.
+            model.save_pretrained(run / _BASE)
     if settings.answer == "tag_tokens":
         tokens = TagTokens.read(tokenizer.get_vocab(), vocabulary)
         rows = tag_rows(model, tokenizer, vocabulary, tokens)
@@ -163,7 +168,10 @@ def _gate(
     engine.close()
     if settings.answer == "text" and recipe.method in ("qlora", "lora"):
         engine = VllmEngine(
-            recipe.model, dtype="float32", adapter=run / "adapter", options={"tokenizer": str(run / "tokenizer")}
+            str(run / _BASE),
+            dtype="float32",
+            adapter=run / "adapter",
+            options={"tokenizer": str(run / "tokenizer")},
         )
         found.append(Parity.of(("transformers, adapter", adapted), ("vLLM, adapter", tag(engine))).check(EXACT))
         engine.close()

@@ -78,6 +78,20 @@ def load_base(source: str, *, in_nf4: bool, dtype: torch.dtype) -> Any:
         raise ModelError(f"{source}: transformers cannot load it ({str(error).splitlines()[0]:.300})") from None
 
 
+def load_trained_base(recipe: TrainRecipe, source: str) -> Any:
+    """Return the base that the recipe's adapter was trained over, in float32 and to be merged into.
+
+    Of `qlora` that is the base as NF4 rounds it, not the base before: an adapter makes up for the rounding, too.
+    On hm (SmolLM2, 12,000 products, 300 of validation) merged weights scored 0.761 set-F1 over the rounded base and
+    0.738 over the other; the model in training had 0.759.
+
+    Raises:
+        ModelError: transformers cannot load it.
+    """
+    model = load_base(source, in_nf4=recipe.method == "qlora", dtype=torch.float32)
+    return model.dequantize() if recipe.method == "qlora" else model
+
+
 def grow_embeddings(model: Any, num_rows: int) -> None:
     """Give the model's embeddings at least `num_rows` rows; they are filled later."""
     if model.get_input_embeddings().num_embeddings < num_rows:
