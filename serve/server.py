@@ -58,6 +58,8 @@ _REFUSED = {
     "--root-path": "let the proxy in front take the prefix away",
     "--config": "give the options on the command line",
 }
+# With every flag that begins like them.
+_REFUSED_FAMILIES = ("--spec", "--grpc")
 # Would log bodies, open more routes, leave our middleware out, or register other constraints.
 _DROPPED_VARIABLES = (
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "VLLM_SERVER_DEV_MODE", "VLLM_USE_RUST_FRONTEND", "HANGTAG_CONSTRAINTS"
@@ -176,8 +178,9 @@ def check_flags(flags: Sequence[str]) -> None:
         name = flag.split("=")[0].replace("_", "-")
         for refused, why in _REFUSED.items():
             # vLLM takes a flag's unambiguous beginning for the flag.
-            is_short = len(name) >= 5 and refused.startswith(name)
-            if name == refused or name.startswith(f"{refused}-") or (name.startswith("--") and is_short):
+            is_short = name.startswith("--") and len(name) >= 5 and refused.startswith(name)
+            is_family = refused in _REFUSED_FAMILIES and name.startswith(f"{refused}-")
+            if name == refused or is_short or is_family:
                 raise RecipeError(f"{name}: refused: {why}")
 
 

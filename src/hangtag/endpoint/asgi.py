@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 # What a request to the app behind takes over from the client's; all else could open something there.
 _KEPT_HEADERS = (b"host", b"traceparent", b"tracestate", b"x-request-id")
+
+_DISCARD_S = 2.0
 
 
 class Refusal(Exception):
@@ -65,6 +69,17 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+async def discard_body(receive: Receive, limit: int) -> None:
+    """Read on for a moment and throw away: a client that is still sending would miss the answer otherwise."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while limit > 0:
+                message = await receive()
+                limit -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
 
 
 def read_json(scope: Scope, body: bytes) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def check_own_format(body: dict[str, Any], kind: Kind, settings: EndpointSetting
     for name, value in body.items():
         if name not in _OPEN_WITH_OWN_FORMAT and value not in (None, [], {}, False):
             raise Refusal(400, "invalid", f"{name:.80}: not open at this server", param=name[:80])
-    for name in (name for name in body if name not in _OPEN_WITH_OWN_FORMAT):
+    for name in [name for name in body if name not in _OPEN_WITH_OWN_FORMAT]:
         del body[name]
-    if any(name.startswith(KEY) for name in body.get("vllm_xargs") or ()):
+    if body.get("vllm_xargs"):
         raise Refusal(400, "invalid", "vllm_xargs: tags and an own format exclude each other", param="vllm_xargs")
     _model(body, settings)
     _refuse_seed(body, settings, temperature=1.0)
