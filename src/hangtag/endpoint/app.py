@@ -25,7 +25,6 @@ from hangtag.endpoint.asgi import (
     Scope,
     Send,
     call,
-    discard_body,
     error_document,
     header,
     read_body,
@@ -230,8 +229,6 @@ class _Exchange:
     async def _refuse(self, refusal: Refusal) -> None:
         self._count_rejected(refusal.reason)
         if not self._status:
-            if refusal.status == 413 and self._serving is not None:
-                await discard_body(self._receive, self._serving.settings.max_body_bytes)
             headers = [(b"connection", b"close")] if refusal.status in (413, 503) else []
             await send_refusal(self._send, refusal, headers)
         elif not self._has_ended:

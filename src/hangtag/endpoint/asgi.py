@@ -56,6 +56,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     declared = header(scope, b"content-length")
     too_large = Refusal(413, "body", f"the body has more than {limit} bytes; send fewer products a call")
     if declared is not None and (not declared.isdigit() or len(declared) > 18 or int(declared) > limit):
+        await _discard_body(receive, limit)
         raise too_large
     parts, size = [], 0
     while True:
@@ -65,13 +66,15 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > limit:
+            if message.get("more_body"):
+                await _discard_body(receive, limit)
             raise too_large
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
 
 
-async def discard_body(receive: Receive, limit: int) -> None:
+async def _discard_body(receive: Receive, limit: int) -> None:
     """Read on for a moment and throw away: a client that is still sending would miss the answer otherwise."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_S):

@@ -71,8 +71,8 @@ class HttpTagger:
 
     `usage` sums what the server reports. `is_endpoint` says whether the server is hangtag's own, None before the
     first call. `takes_schema` turns False once another server has refused a JSON schema; later requests go
-    without. Every product gets exactly one tagging, however often a request is repeated. Tags of other servers carry no
-    confidence.
+    without. Every product gets exactly one tagging, however often a request is repeated. Tags of other servers
+    carry no confidence.
     """
 
     def __init__(
