@@ -68,8 +68,7 @@ _DROPPED_VARIABLES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parse_arguments(argv)
     try:
         check_flags(rest)
         return serve(arguments, rest)
@@ -78,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 1
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options, and the flags that go on to vLLM."""
+    return _parser().parse_known_args(argv)
 
 
 def _parser() -> argparse.ArgumentParser:

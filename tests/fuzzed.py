@@ -60,7 +60,7 @@ def random_request(draw: random.Random) -> dict[str, Any]:
         )
         return {"method": method, "url": url}
     body = _body(draw, path)
-    for _ in range(draw.choice((0, 0, 1, 1, 2, 4))):
+    for _ in range(draw.choice((0, 0, 0, 0, 1, 3))):
         body[draw.choice(_OPTIONS)] = draw.choice(_VALUES)
     # Answers of few tokens, so that many requests can be sent.
     if path == "/v1/tag" and draw.random() < 0.9:

@@ -286,7 +286,8 @@ class TestAbuse:
                 return await asyncio.gather(*(one(random_request(draw)) for _ in range(num_requests)))
 
         statuses = asyncio.run(run())
-        assert statuses.count(200) > num_requests / 20
+        print({status: statuses.count(status) for status in sorted(set(statuses))})
+        assert {200, 400, 404} <= set(statuses)
         wait_until_idle(url)
         assert_healthy(url)
         assert live.process.poll() is None
