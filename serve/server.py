@@ -28,6 +28,7 @@ from typing import Any
 
 from hangtag.errors import EngineError, HangtagError, ModelError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
+from hangtag.vocabulary import TagVocabulary
 from serve.vllm_process import Child, Signals
 
 NAME = "hangtag"
@@ -207,6 +208,10 @@ def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     check_address(arguments)
     keys = read_keys(arguments)
     weights = choose_weights(arguments)
+    for entry in vocabulary_settings(arguments):
+        # Read here too, so that a wrong file is refused before anything slow.
+        if "vocabulary" in entry:
+            TagVocabulary.from_path(entry["vocabulary"])
     port = free_port(arguments.host, arguments.port)
     hardware = probe_hardware()
     settings = endpoint_settings(arguments, weights, is_cpu=hardware.device == "cpu")
