@@ -434,6 +434,7 @@ class TestDrain:
     def test_settings_that_cannot_be_read_stop_the_start(
         self, vocabulary: TagVocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("hangtag.endpoint.app.log_to_stderr", lambda: None)
         for folder in (None, str(tmp_path)):
             if folder is None:
                 monkeypatch.delenv("HANGTAG_ENDPOINT", raising=False)

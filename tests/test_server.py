@@ -331,6 +331,15 @@ class TestAbuse:
         assert_healthy(url)
 
 
+def test_requests_are_logged_and_product_text_is_not(live: LiveServer, url: str) -> None:
+    assert_healthy(url)
+    time.sleep(0.5)
+    said = "".join(live.lines)
+    assert re.search(r"INFO POST /v1/tag 200 \d+ ms tests", said)
+    for text in (TEXT, "HACKED", KEY, "DROP TABLE"):
+        assert text not in said
+
+
 class TestLoad:
     def test_overload_is_shed_and_leaves_no_trace(self, url: str) -> None:
         """Capacity is what closed-loop clients get; then three times as much comes, and after it as before."""

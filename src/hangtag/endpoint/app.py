@@ -128,6 +128,7 @@ class Endpoint:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._serving is None:
+            log_to_stderr()
             try:
                 self._serving = Serving.load_all(settings_folder())
             except HangtagError as error:
@@ -171,6 +172,17 @@ class Endpoint:
                 _log.warning("not ready: %s", response.taggings[0].reason if response else "the engine refuses")
                 await asyncio.sleep(1)
         serving.is_warm = True
+
+
+def log_to_stderr() -> None:
+    """Write the endpoint's log to stderr: vLLM sets up its own loggers only, and this one would be silent."""
+    logger = logging.getLogger("hangtag")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 class _Exchange:

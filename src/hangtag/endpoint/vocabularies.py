@@ -29,7 +29,7 @@ from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 
 MAX_ATTRIBUTES = 256
-_PROMPT_ROOM = 64
+_ASKS_KEPT = 64
 
 
 class PromptOnlyEngine:
@@ -107,7 +107,7 @@ class ServedVocabulary:
             key = (*limits.key, tokens)
             if key not in self._asks:
                 prefix = self.constraint.forced(self.constraint.start(max_tokens=tokens, limits=limits))
-                if len(self._asks) >= _PROMPT_ROOM:
+                if len(self._asks) >= _ASKS_KEPT:
                     self._asks.pop(next(iter(self._asks)))
                 self._asks[key] = Ask(self, limits, tuple(prefix), tokens)
             return self._asks[key]
