@@ -76,7 +76,7 @@ class FakeVllm:
         if self.failure is not None:
             await _send_json(send, *self.failure)
             return
-        if "vllm_xargs" not in body or path == "/v1/chat/completions":
+        if not body.get("vllm_xargs") or path == "/v1/chat/completions":
             await _send_json(send, 200, {"object": "raw", "asked": body})
             return
         steps = [
