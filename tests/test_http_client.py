@@ -1,13 +1,18 @@
-"""The HTTP tagger against a server made of a function."""
+"""The HTTP tagger against servers made of a function, and against the endpoint."""
 
+import asyncio
 import json
+import threading
+from collections import Counter
 
 import httpx
 import pytest
+from fake_vllm import Shop
 
+from hangtag.constraint import Limits
 from hangtag.errors import EngineError
 from hangtag.product import Product
-from hangtag.taggers.http_client import NUM_ATTEMPTS, HttpTagger
+from hangtag.taggers.http_client import NUM_ATTEMPTS, PRODUCTS_A_CALL, HttpTagger
 from hangtag.vocabulary import FacetLimits, TagVocabulary
 
 VOCABULARY = TagVocabulary.from_json(
@@ -21,13 +26,20 @@ def answer(text, **extra):
     return httpx.Response(200, json={"choices": [{"message": {"content": text}}], "usage": usage, **extra})
 
 
-def tagger(server, **options):
+def tagger(server, *, knows_tag=False, **options):
+    """A tagger before `server`, which knows no route /v1/tag unless said otherwise."""
     waits = []
+
+    def answering(request):
+        if request.url.path == "/v1/tag" and not knows_tag:
+            return httpx.Response(404)
+        return server(request)
+
     held = HttpTagger(
         VOCABULARY,
         url="http://shop.test/v1/",
         model="m",
-        transport=httpx.MockTransport(server),
+        transport=httpx.MockTransport(answering),
         sleep=waits.append,
         **options,
     )
@@ -128,7 +140,7 @@ def test_a_dead_endpoint_is_one_clear_error():
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_wrong_key_or_model_is_not_tried_again(status):
     held, waits = tagger(lambda request: httpx.Response(status, text="no such model"))
-    with pytest.raises(EngineError, match=f"{status} for model 'm'.*check address, model and key"):
+    with pytest.raises(EngineError, match=f"{status} .*no such model.*check"):
         held.tag(PRODUCTS)
     assert waits == []
 
@@ -146,3 +158,182 @@ def test_a_bad_response_is_the_error_of_its_product(response, reason):
     tagging = tagger(lambda request: response, constrained=False)[0].tag(PRODUCTS[:1])[0]
     assert tagging.status == "error"
     assert reason in tagging.reason
+
+
+def test_a_constraint_at_a_vllm_with_the_plug_in_is_asked_for_by_name():
+    seen = []
+
+    def server(request):
+        seen.append(json.loads(request.content))
+        return answer('{"tags":["red"]}')
+
+    held, _ = tagger(server, constraint="shop", limits=Limits(max_tags=3))
+    assert held.tag(PRODUCTS[:1])[0].names == ("red",)
+    assert seen[0]["vllm_xargs"] == {"hangtag": "shop", "hangtag_max_tags": 3}
+    assert "response_format" not in seen[0]
+
+
+def test_an_overloaded_server_is_waited_for_longer_than_a_failing_one():
+    left = [NUM_ATTEMPTS * 3]
+
+    def server(request):
+        left[0] -= 1
+        return httpx.Response(429) if left[0] > 0 else answer('{"tags":["red"]}')
+
+    held, waits = tagger(server, concurrency=1)
+    assert held.tag(PRODUCTS[:1])[0].names == ("red",)
+    assert len(waits) == NUM_ATTEMPTS * 3 - 1
+    held, waits = tagger(lambda request: httpx.Response(429, headers={"retry-after": "50"}), concurrency=1)
+    with pytest.raises(EngineError, match="no room for"):
+        held.tag(PRODUCTS[:1])
+    assert 600 > sum(waits) > 400
+
+
+def test_waits_are_spread_at_random():
+    waits = set()
+    for _ in range(20):
+        held, these = tagger(lambda request: httpx.Response(503), concurrency=1)
+        with pytest.raises(EngineError):
+            held.tag(PRODUCTS[:1])
+        waits.add(these[0])
+    assert len(waits) > 15
+    assert all(0.25 <= wait <= 0.75 for wait in waits)
+
+
+def test_the_catalogue_is_read_only_a_little_ahead_and_the_threads_work_at_once():
+    read, running, most = [], [0], [0]
+    lock = threading.Lock()
+    both = threading.Barrier(2, timeout=20)
+
+    def products():
+        for number in range(1000):
+            read.append(number)
+            yield Product(id=str(number), title="red")
+
+    def server(request):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        both.wait()
+        with lock:
+            running[0] -= 1
+        return answer('{"tags":["red"]}')
+
+    stream = tagger(server, concurrency=2)[0].stream(products())
+    assert [next(stream).id for _ in range(3)] == ["0", "1", "2"]
+    assert len(read) <= 64
+    stream.close()
+    assert most[0] == 2
+
+
+class Endpoint:
+    """hangtag's endpoint without a model, with failures on the way: `trouble` by the number of the request."""
+
+    def __init__(self, trouble=None, **options):
+        self.shop = Shop(VOCABULARY, **options)
+        self.trouble = trouble or {}
+        self.num_requests = 0
+        self.given = Counter()
+
+    async def handle(self, request):
+        self.num_requests += 1
+        problem = self.trouble.get(self.num_requests)
+        if isinstance(problem, Exception):
+            if "after" in str(problem):
+                await self.forward(request)
+            raise problem
+        if problem is not None:
+            return httpx.Response(problem, headers={"retry-after": "0"})
+        return await self.forward(request)
+
+    async def forward(self, request):
+        async with self.shop.client() as client:
+            response = await client.request(
+                request.method, str(request.url), content=request.content, headers=dict(request.headers)
+            )
+            return httpx.Response(response.status_code, content=response.content, headers=response.headers)
+
+    def tagger(self, **options):
+        waits = []
+        held = HttpTagger(
+            VOCABULARY,
+            url="http://shop.test/v1",
+            model="hangtag",
+            transport=httpx.MockTransport(lambda request: asyncio.run(self.handle(request))),
+            async_transport=httpx.MockTransport(self.handle),
+            sleep=waits.append,
+            **options,
+        )
+        return held, waits
+
+
+MANY = [Product(id=f"p{number}", title=f"red shoes {number}") for number in range(5 * PRODUCTS_A_CALL + 3)]
+TROUBLE = {
+    1: 503,
+    2: httpx.ReadTimeout("slow"),
+    4: 429,
+    5: httpx.ReadError("after the answer was made"),
+    7: 500,
+    8: httpx.ConnectError("refused"),
+    9: httpx.RemoteProtocolError("after the answer was made"),
+}
+
+
+@pytest.mark.parametrize("trouble", [{}, TROUBLE])
+def test_the_endpoint_is_asked_through_v1_tag_and_every_product_gets_one_tagging(trouble):
+    endpoint = Endpoint(trouble)
+    held, waits = endpoint.tagger(concurrency=3)
+    taggings = held.tag(MANY)
+    assert held.is_endpoint
+    assert [tagging.id for tagging in taggings] == [product.id for product in MANY]
+    assert all(tagging.status == "ok" for tagging in taggings)
+    assert all(tag.confidence is not None for tagging in taggings for tag in tagging.tags)
+    assert len(waits) == len(trouble)
+    quiet, _ = Endpoint().tagger()
+    assert [tagging.tags for tagging in quiet.tag(MANY)] == [tagging.tags for tagging in taggings]
+
+
+def test_event_loops_get_the_same():
+    held, _ = Endpoint().tagger(concurrency=3)
+    expected = held.tag(MANY)
+    again, _ = Endpoint({4: 429, 5: httpx.ReadError("x")}).tagger(concurrency=3)
+    assert asyncio.run(again.atag(MANY)) == expected
+
+    async def some():
+        found = []
+        async for tagging in again.astream(iter(MANY)):
+            found.append(tagging)
+            if len(found) == 20:
+                break
+        return found
+
+    assert asyncio.run(some()) == expected[:20]
+
+
+def test_limits_and_vocabulary_are_asked_of_the_endpoint():
+    held, _ = Endpoint().tagger(limits=Limits(1, 1, only_facets=frozenset({"colour"})))
+    for tagging in held.tag(MANY[:5]):
+        assert [tag.facet for tag in tagging.tags] == ["colour"]
+    held, _ = Endpoint().tagger(served_vocabulary="other")
+    with pytest.raises(EngineError, match="tags with the vocabulary"):
+        held.tag(MANY[:5])
+    held, _ = Endpoint().tagger(served_vocabulary="nowhere")
+    assert "expected one of shop, other" in held.tag(MANY[:1])[0].reason
+
+
+def test_free_text_is_never_asked_of_the_route():
+    seen = []
+
+    def server(request):
+        seen.append(request.url.path)
+        return answer('{"tags":["red"]}')
+
+    tagger(server, knows_tag=True, constrained=False)[0].tag(PRODUCTS[:1])
+    assert seen == ["/v1/chat/completions"]
+
+
+def test_a_wrong_key_at_the_endpoint_is_told():
+    held, waits = tagger(lambda request: httpx.Response(401), knows_tag=True)
+    with pytest.raises(EngineError, match="401.*check the key"):
+        held.tag(PRODUCTS)
+    assert waits == []

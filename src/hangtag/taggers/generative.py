@@ -142,7 +142,7 @@ class GenerativeTagger:
 
         next_out = 0
         for position, generation in self._engine.stream(requests(), self.plan):
-            done[position] = self._read(ids[position], generation)
+            done[position] = self.read(ids[position], generation)
             while next_out in done:
                 del ids[next_out]
                 yield done.pop(next_out)
@@ -169,14 +169,19 @@ class GenerativeTagger:
                 ids.append([*tokens, *self.plan.prefix])
         return ids
 
-    def _read(self, product_id: str, generation: Generation) -> Tagging:
+    def read(self, product_id: str, generation: Generation, *, prefix: Sequence[int] | None = None) -> Tagging:
+        """Return the tagging that a generation says.
+
+        `prefix` is that part of the answer which its prompt ended with, where that is not the plan's.
+        """
         if generation.error is not None:
             return self._tagging(product_id, status="error", reason=generation.error)
         ids = list(generation.token_ids)
         self.usage.output_tokens += len(ids)
         if self.plan.decoding == "set":
             try:
-                scored = self._constraint.score(ids, list(generation.logprobs), prefix=self.plan.prefix)
+                prefix = self.plan.prefix if prefix is None else prefix
+                scored = self._constraint.score(ids, list(generation.logprobs), prefix=prefix)
             except ConstraintError as error:
                 return self._tagging(product_id, status="unparsed", reason=str(error))
             tags = tuple(

@@ -22,7 +22,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -114,11 +114,7 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     arguments = {name: value for name, value in extra.items() if name.startswith(KEY)}
     if not arguments:
         return None
-    for name in arguments:
-        if name not in KEYS:
-            near = difflib.get_close_matches(name, KEYS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(KEYS)}"
-            raise ConstraintError(f"unknown argument {name!r}; {hint}")
+    check_names(arguments)
     if KEY not in arguments:
         raise ConstraintError(
             f"{min(arguments)}: no constraint is named; give its digest, path or name as {KEY!r}"
@@ -139,11 +135,38 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     return _opening(text, path, version, budget)
 
 
+def check_names(arguments: Iterable[str]) -> None:
+    """Return if every argument is one of KEYS. Raises ConstraintError: one is not."""
+    for name in arguments:
+        if name not in KEYS:
+            near = difflib.get_close_matches(name, KEYS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(KEYS)}"
+            raise ConstraintError(f"unknown argument {name!r:.80}; {hint}")
+
+
+def read_limits(given: Mapping[str, Any]) -> Limits:
+    """Return the limits that these arguments ask for. Raises ConstraintError: an argument is unknown or wrong."""
+    check_names(given)
+    only = given.get(ONLY_FACETS)
+    if only is not None and not (isinstance(only, list) and all(isinstance(name, str) for name in only)):
+        raise ConstraintError(f"{ONLY_FACETS}: got {only!r:.80}, expected a list of facets")
+    with_parents = given.get(WITH_PARENTS, 0)
+    if with_parents not in (0, 1) or isinstance(with_parents, float):
+        raise ConstraintError(f"{WITH_PARENTS}: got {with_parents!r:.80}, expected 0 or 1")
+    return Limits(
+        min_tags=_count(given, MIN_TAGS, 0),
+        max_tags=_count(given, MAX_TAGS, 0) if given.get(MAX_TAGS) is not None else None,
+        facets=_facet_limits(given.get(FACETS)),
+        only_facets=None if only is None else frozenset(only),
+        with_parents=bool(with_parents),
+    )
+
+
 @lru_cache(_OPENINGS_KEPT)
 def _opening(arguments: str, path: Path, version: tuple[int, int], budget: int | None) -> Opening:
     given = json.loads(arguments)
     constraint = _load(path, version)
-    limits = _limits(given)
+    limits = read_limits(given)
     num_prefix = _count(given, PREFIX, 0)
     total = None if budget is None else budget + num_prefix
     state = constraint.start(max_tokens=total, limits=limits)
@@ -207,22 +230,6 @@ def _reference(constraint: TagConstraint) -> str:
         )
     path = constraint.path
     return constraint.digest if path == _cached_file(constraint.digest) else str(path.resolve())
-
-
-def _limits(given: Mapping[str, Any]) -> Limits:
-    only = given.get(ONLY_FACETS)
-    if only is not None and not (isinstance(only, list) and all(isinstance(name, str) for name in only)):
-        raise ConstraintError(f"{ONLY_FACETS}: got {only!r:.80}, expected a list of facets")
-    with_parents = given.get(WITH_PARENTS, 0)
-    if with_parents not in (0, 1) or isinstance(with_parents, float):
-        raise ConstraintError(f"{WITH_PARENTS}: got {with_parents!r:.80}, expected 0 or 1")
-    return Limits(
-        min_tags=_count(given, MIN_TAGS, 0),
-        max_tags=_count(given, MAX_TAGS, 0) if given.get(MAX_TAGS) is not None else None,
-        facets=_facet_limits(given.get(FACETS)),
-        only_facets=None if only is None else frozenset(only),
-        with_parents=bool(with_parents),
-    )
 
 
 def _facet_limits(text: Any) -> dict[str, FacetLimits] | None:

@@ -1,0 +1,288 @@
+"""The served vocabularies: from a product to the prompt that vLLM continues, and back to a tagging.
+
+Prompts come from `GenerativeTagger.prompt_ids`, which offline tagging uses too, so that both send the very same
+tokens; product text that spells a control token stays text there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hangtag import loading
+from hangtag.catalog import load_labelled
+from hangtag.constraint import Limits, TagConstraint
+from hangtag.constraint.spelling import PieceTokenizer
+from hangtag.endpoint.asgi import Refusal, well_formed
+from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
+from hangtag.errors import ConstraintError, MissingExtra, RecipeError
+from hangtag.product import Product
+from hangtag.taggers.generative import Generation, GenerativeTagger, Plan
+from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
+from hangtag.taggers.vllm_arguments import KEY, PREFIX, read_limits, to_arguments
+from hangtag.tagging import Tagging
+from hangtag.vocabulary import TagVocabulary
+
+MAX_ATTRIBUTES = 256
+_ASKS_KEPT = 64
+
+
+class PromptOnlyEngine:
+    """Stands where a tagger wants its engine: it writes prompts, but generates nothing."""
+
+    def __init__(self, name: str, tokenizer: Any, max_model_len: int) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len
+
+    def stream(self, requests: Iterable[Any], plan: Plan) -> Iterator[tuple[int, Generation]]:
+        """Raise: vLLM generates, in another process."""
+        raise NotImplementedError("this engine only writes prompts")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What requests ask for beside products: a vocabulary, limits, and the first tokens of every such answer."""
+
+    vocabulary: ServedVocabulary
+    limits: Limits
+    prefix: tuple[int, ...]
+    max_tokens: int
+
+    def body(self, prompts: Sequence[Sequence[int]], sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body for vLLM's `/v1/completions` whose answers keep to the limits.
+
+        `prompts` come from `prompt_ids`, without the answer's prefix.
+        """
+        constraint = self.vocabulary.constraint
+        budget = self.max_tokens - len(self.prefix)
+        body = {
+            "prompt": [[*prompt, *self.prefix] for prompt in prompts],
+            # One more for the end of the text, where the answer's last token does not stop generation.
+            "max_tokens": budget if constraint.stop_token is not None else budget + 1,
+            "temperature": 0.0,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "add_special_tokens": False,
+            "vllm_xargs": to_arguments(self.vocabulary.name, self.limits, num_prefix=len(self.prefix)),
+            **sampling,
+        }
+        if constraint.stop_token is not None:
+            body["stop_token_ids"] = [constraint.stop_token]
+        return body
+
+
+class ServedVocabulary:
+    """One vocabulary and its tagger."""
+
+    def __init__(
+        self, name: str, tagger: GenerativeTagger, pieces: PieceTokenizer, *, is_calibrated: bool = False
+    ) -> None:
+        """Serve `tagger` under `name`; `pieces` reads single tokens back."""
+        assert tagger.plan.constraint is not None
+        self.name = name
+        self.tagger = tagger
+        self.vocabulary: TagVocabulary = tagger.vocabulary
+        self.constraint: TagConstraint = tagger.plan.constraint
+        self.is_calibrated = is_calibrated
+        self._pieces = pieces
+        self._asks: dict[tuple[Any, ...], Ask] = {}
+
+    def ask(self, arguments: Mapping[str, Any], max_tokens: int | None = None) -> Ask:
+        """Return what a request with these `vllm_xargs` asks for; what it leaves out is as in the settings.
+
+        Raises:
+            Refusal: an argument is wrong, or no legal answer fits.
+        """
+        plan = self.tagger.plan
+        given = to_arguments(self.name, plan.limits) | dict(arguments)
+        tokens = plan.max_tokens if max_tokens is None else min(max_tokens, plan.max_tokens)
+        try:
+            limits = read_limits(given)
+            key = (*limits.key, tokens)
+            if key not in self._asks:
+                prefix = self.constraint.forced(self.constraint.start(max_tokens=tokens, limits=limits))
+                if len(self._asks) >= _ASKS_KEPT:
+                    self._asks.pop(next(iter(self._asks)))
+                self._asks[key] = Ask(self, limits, tuple(prefix), tokens)
+            return self._asks[key]
+        except ConstraintError as error:
+            raise Refusal(400, "invalid", str(error), param="vllm_xargs") from None
+
+    def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
+        """Return each product's prompt in tokens, up to where the answer begins, or why it has none."""
+        num_prefix = len(self.tagger.plan.prefix)
+        return [
+            prompt if isinstance(prompt, str) else prompt[: len(prompt) - num_prefix]
+            for prompt in self.tagger.prompt_ids(products)
+        ]
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token; a part of a character becomes U+FFFD."""
+        return self._pieces.decode([token])
+
+    def read(self, product_id: str, ids: Sequence[int], logprobs: Sequence[float], ask: Ask) -> Tagging:
+        """Return the tagging that vLLM's tokens after the prefix say."""
+        return self.tagger.read(product_id, Generation(ids, logprobs), prefix=ask.prefix)
+
+
+class Vocabularies:
+    """All vocabularies of a server. Prompts are written by one thread: tokenizers do not share well."""
+
+    def __init__(self, served: Sequence[ServedVocabulary]) -> None:
+        self.by_name = {vocabulary.name: vocabulary for vocabulary in served}
+        self.default = served[0]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+
+    @classmethod
+    def load(cls, settings: EndpointSettings) -> Vocabularies:
+        """Return the vocabularies that `settings` names. Cost: seconds, a tokenizer and constraints are loaded.
+
+        Raises:
+            HangtagError: a file, a template or the limits are refused.
+        """
+        engine = PromptOnlyEngine(settings.names[-1], load_tokenizer(settings.model), settings.max_model_len)
+        pieces = HFPieceTokenizer(engine.tokenizer)
+        served = []
+        for entry in settings.vocabularies:
+            if entry.run is not None:
+                tagger, is_calibrated = _load_run(Path(entry.run), engine)
+            else:
+                tagger, is_calibrated = _load_prompted(entry, engine, settings.max_tokens), False
+            served.append(ServedVocabulary(entry.name, tagger, pieces, is_calibrated=is_calibrated))
+        return cls(served)
+
+    def choose(self, name: Any) -> ServedVocabulary:
+        """Return the vocabulary of this name, the default for None. Raises Refusal: there is none."""
+        if name is None:
+            return self.default
+        found = self.by_name.get(name) if isinstance(name, str) else None
+        if found is None:
+            known = ", ".join(self.by_name)
+            raise Refusal(
+                400, "invalid", f"vocabulary: got {name!r:.80}, expected one of {known}", param="vocabulary"
+            )
+        return found
+
+    async def prompt_ids(self, vocabulary: ServedVocabulary, products: Sequence[Product]) -> list[list[int] | str]:
+        """Return `ServedVocabulary.prompt_ids` without holding up other requests; a few products at a time."""
+        loop = asyncio.get_running_loop()
+        prompts: list[list[int] | str] = []
+        for start in range(0, len(products), 16):
+            batch = products[start : start + 16]
+            prompts += await loop.run_in_executor(self._thread, vocabulary.prompt_ids, batch)
+        return prompts
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def load_tokenizer(model: str) -> Any:
+    """Return the tokenizer of a model folder or hub id. Raises MissingExtra or RecipeError."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("transformers", "cpu") from None
+    try:
+        return transformers.AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{model}: no tokenizer can be read ({str(error).splitlines()[0]:.200})") from None
+
+
+def _load_prompted(entry: VocabularySettings, engine: PromptOnlyEngine, max_tokens: int) -> GenerativeTagger:
+    vocabulary = TagVocabulary.from_path(entry.vocabulary)
+    examples = load_labelled(entry.examples) if entry.examples else ()
+    limits = loading.default_limits(
+        vocabulary, examples, min_tags=entry.min_tags, max_tags=entry.max_tags, with_parents=entry.with_parents
+    )
+    return loading.load_tagger(
+        vocabulary,
+        engine,
+        examples=examples,
+        shots=entry.shots,
+        limits=limits,
+        template=entry.template,
+        max_tokens=max_tokens,
+    )
+
+
+def _load_run(run: Path, engine: PromptOnlyEngine) -> tuple[GenerativeTagger, bool]:
+    """Return a run's tagger over `engine`, and whether its confidences are calibrated."""
+    from hangtag.calibration import Calibration
+
+    settings, vocabulary = loading.read_run(run)  # type: ignore[attr-defined]
+    path = run / "calibration.json"
+    tagger: GenerativeTagger = loading.fine_tuned_tagger(  # type: ignore[attr-defined]
+        engine,
+        vocabulary,
+        settings,
+        template=run / "prompt.jinja",
+        calibration=Calibration.load(path) if path.is_file() else None,
+    )
+    return tagger, path.is_file()
+
+
+def read_product(content: Any, position: int) -> Product:
+    """Return the product that a request sends: an object with a product's fields, or text.
+
+    Text that is a JSON object is read as one; other text is the title. `position` names a product without id.
+
+    Raises:
+        ValueError: it is no product.
+    """
+    if isinstance(content, str):
+        content = _object_in(content) or {"title": content}
+    if not isinstance(content, dict):
+        raise ValueError(f"got a JSON {type(content).__name__}, expected a product: an object or text")
+    try:
+        text = json.dumps(content, ensure_ascii=False)
+        is_whole = well_formed(text) == text
+    except RecursionError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError("its text is no well-formed Unicode (a lone surrogate)")
+    attributes = content.get("attributes")
+    if isinstance(attributes, dict) and len(attributes) > MAX_ATTRIBUTES:
+        raise ValueError(f"it has {len(attributes)} attributes, expected at most {MAX_ATTRIBUTES}")
+    product = Product.from_row(content, default_id=str(position))
+    if len(product.attributes) > MAX_ATTRIBUTES:
+        raise ValueError(f"it has {len(product.attributes)} attributes, expected at most {MAX_ATTRIBUTES}")
+    return product
+
+
+def _object_in(text: str) -> dict[str, Any] | None:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def check_arguments(arguments: Any) -> dict[str, Any]:
+    """Return a request's `vllm_xargs` without the vocabulary's name; the keys are those of `vllm_arguments`.
+
+    Raises:
+        Refusal: they are no object, or hold what is not for clients.
+    """
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, dict):
+        raise Refusal(400, "invalid", "vllm_xargs: expected an object", param="vllm_xargs")
+    if PREFIX in arguments:
+        raise Refusal(400, "invalid", f"{PREFIX} is set by the server; leave it out", param="vllm_xargs")
+    for name in arguments:
+        if not name.startswith(KEY):
+            raise Refusal(400, "invalid", f"unknown argument {name!r:.80}", param="vllm_xargs")
+    return {name: value for name, value in arguments.items() if name != KEY}
