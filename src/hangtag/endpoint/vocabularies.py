@@ -216,9 +216,9 @@ def _load_run(run: Path, engine: PromptOnlyEngine) -> tuple[GenerativeTagger, bo
     """Return a run's tagger over `engine`, and whether its confidences are calibrated."""
     from hangtag.calibration import Calibration
 
-    settings, vocabulary = loading.read_run(run)  # type: ignore[attr-defined]
+    settings, vocabulary = loading.read_run(run)
     path = run / "calibration.json"
-    tagger: GenerativeTagger = loading.fine_tuned_tagger(  # type: ignore[attr-defined]
+    tagger = loading.fine_tuned_tagger(
         engine,
         vocabulary,
         settings,
