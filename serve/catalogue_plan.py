@@ -1,4 +1,4 @@
-"""What a catalogue takes, before it is spent: `--plan` measures a sample, `--dry-run` counts what is known already."""
+"""What a catalogue takes, before it is spent: `--plan` measures a sample, `--dry-run` counts what is known."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -155,7 +156,8 @@ def _list_remote(uri: str) -> list[str]:
         below = filesystem.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     except OSError as error:
         raise DataError(f"{uri}: not reachable ({str(error).splitlines()[0]:.200})") from None
-    names = sorted(item.path for item in below if item.is_file and _kind_or_none(item.path))
+    shown = [item.path for item in below if item.is_file and not item.base_name.startswith(".")]
+    names = sorted(name for name in shown if _kind_or_none(name))
     if not names:
         raise DataError(f"{uri}: a folder without .jsonl, .csv (also .gz) or .parquet files")
     return [uri.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in names]
@@ -277,36 +279,41 @@ class _JsonLines:
             self._stream.seek(start.offset)
         self._line = start.row
         self.offset = start.offset
-        # Lines that are blank so far: rows only if another row follows.
-        self._blank = 0
-        self._blank_bytes = 0
+        # Lengths of lines that are blank so far: rows only if another row follows.
+        self._blank: list[int] = []
+        self._ready: deque[tuple[dict[str, Any] | str, int]] = deque()
         self._is_done = False
 
     def read(self, count: int) -> list[Row]:
         rows: list[Row] = []
-        line, offset, stream = self._line, self.offset, self._stream
-        while len(rows) < count and not self._is_done:
+        line, offset, stream, ready = self._line, self.offset, self._stream, self._ready
+        while len(rows) < count:
+            if ready:
+                row, num_bytes = ready.popleft()
+                line += 1
+                offset += num_bytes
+                rows.append((line, row))
+                continue
+            if self._is_done:
+                break
             try:
                 raw = stream.readline()
             except _DAMAGE as error:
-                rows.append((line + 1, f"the compressed file is damaged from here on ({error})"))
-                line += 1
+                ready.append((f"the compressed file is damaged from here on ({error})", 0))
                 self._is_done = True
-                break
+                continue
             if not raw:
                 self._is_done = True
-                break
-            if not raw.strip():
-                self._blank += 1
-                self._blank_bytes += len(raw)
-                continue
-            for _ in range(self._blank):
+            elif not raw.strip():
+                self._blank.append(len(raw))
+            elif self._blank:
+                ready.extend(("an empty line; expected a JSON object", length) for length in self._blank)
+                ready.append((_json_row(raw), len(raw)))
+                self._blank.clear()
+            else:
                 line += 1
-                rows.append((line, "an empty line; expected a JSON object"))
-            offset += self._blank_bytes + len(raw)
-            self._blank = self._blank_bytes = 0
-            line += 1
-            rows.append((line, _json_row(raw)))
+                offset += len(raw)
+                rows.append((line, _json_row(raw)))
         self._line, self.offset = line, offset
         return rows
 
