@@ -17,7 +17,7 @@ CHUNK_ROWS = 2048
 T = TypeVar("T")
 
 Interpret = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""From a row of the file to a row under the names of a product's fields. Raises ValueError: it cannot be read."""
+"""From a row of the file to a row under the names of a product's fields."""
 
 
 @dataclass(slots=True)

@@ -122,8 +122,9 @@ class Ledger:
         problems = self._database.execute("PRAGMA quick_check").fetchall()
         if problems != [("ok",)]:
             raise sqlite3.DatabaseError(str(problems[0][0]).splitlines()[0])
-        self._database.executescript(_SCHEMA)
-        self._database.execute(f"PRAGMA user_version={_VERSION}")
+        if not found:
+            self._database.executescript(_SCHEMA)
+            self._database.execute(f"PRAGMA user_version={_VERSION}")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
