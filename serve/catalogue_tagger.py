@@ -14,6 +14,7 @@ from hangtag.bulk.context import named_ingredients, prompted_ingredients, run_in
 from hangtag.catalog import load_labelled
 from hangtag.cli import choice_from_arguments
 from hangtag.errors import RecipeError
+from hangtag.loading import EngineName, load_run_tagger, read_run
 from hangtag.manifest import load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget
@@ -23,6 +24,8 @@ from hangtag.vocabulary import TagVocabulary
 ENGINES = ("vllm", "transformers", "ray", "null")
 MAX_TOKENS = 256
 _BATCH = 256
+# What a run was trained with, and so brings itself.
+_OF_RUNS = ("vocabulary", "examples", "shots", "max_tags", "min_tags", "with_parents", "prompt", "endpoint")
 
 Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
 
@@ -59,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where tags come from (instead of --model with --vocabulary)")
     group.add_argument(
         "--run", type=Path, metavar="RUN", help="a fine-tuned run directory; it brings its vocabulary"
+    )
+    group.add_argument(
+        "--weights",
+        choices=("model", "model-int8"),
+        default="model",
+        help="which of the run's exported weights (default: %(default)s)",
     )
     group.add_argument(
         "--endpoint",
@@ -103,9 +112,10 @@ def tagger_from_arguments(arguments: argparse.Namespace) -> CatalogueTagger:
         HangtagError: options contradict each other, or a file, model or run is refused.
     """
     if arguments.run is not None:
-        for name in ("vocabulary", "examples", "prompt", "endpoint"):
+        for name in _OF_RUNS:
             if getattr(arguments, name):
-                raise RecipeError(f"--{name} cannot be combined with --run, which brings its own")
+                option = name.replace("_", "-")
+                raise RecipeError(f"--{option} cannot be combined with --run, which brings its own")
         return _of_run(arguments)
     if not arguments.vocabulary:
         raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
@@ -119,7 +129,9 @@ def tagger_from_arguments(arguments: argparse.Namespace) -> CatalogueTagger:
 def load_stream(arguments: argparse.Namespace, engine: str) -> tuple[Stream, Usage]:
     """Return the loaded stream of options that name no endpoint, in this process, whatever `--engine` says."""
     if arguments.run is not None:
-        return _load_run(arguments.run, engine)
+        name: EngineName = "transformers" if engine == "transformers" else "vllm"
+        run = load_run_tagger(arguments.run, engine=name, weights=arguments.weights, decoding=arguments.decoding)
+        return run.stream, run.usage
     if engine == "null":
         from hangtag.taggers.null import NullTagger
 
@@ -195,26 +207,16 @@ def _of_endpoint(arguments: argparse.Namespace) -> CatalogueTagger:
 
 def _of_run(arguments: argparse.Namespace) -> CatalogueTagger:
     manifest, vocabulary = load_run(arguments.run)
-    ingredients = run_ingredients(arguments.run, vocabulary, decoding=arguments.decoding)
-    name = f"{manifest.base_model}+{arguments.run.name}"
-    return CatalogueTagger(name, vocabulary, ingredients, _loader(arguments))
-
-
-def _load_run(run: Path, engine: str) -> tuple[Stream, Usage]:
-    from hangtag.calibration import Calibration
-
-    from hangtag.loading import load_run_tagger
-
-    tagger = load_run_tagger(run, engine="transformers" if engine == "transformers" else "vllm")
-    path = run / "calibration.json"
-    if not path.is_file():
-        return tagger.stream, tagger.usage
-    calibration = Calibration.load(path)
-
-    def stream(products: Iterable[Product]) -> Iterator[Tagging]:
-        return map(calibration.apply, tagger.stream(products))
-
-    return stream, tagger.usage
+    settings = read_run(arguments.run)[0]
+    ingredients = run_ingredients(
+        arguments.run,
+        manifest,
+        vocabulary,
+        weights=arguments.weights,
+        settings=settings.model_dump(),
+        decoding=arguments.decoding,
+    )
+    return CatalogueTagger(arguments.run.resolve().name, vocabulary, ingredients, _loader(arguments))
 
 
 def in_batches(tagger: Tagger) -> Stream:
