@@ -1,7 +1,8 @@
-"""Benchmarks of the decoder.
+"""Benchmarks of the decoder and of catalogue runs.
 
     python -m serve.bench constraint             masks alone, beside xgrammar and llguidance, one thread
     python -m serve.bench decode --data DIR      the whole engine: products/s through vLLM, side by side
+    python -m serve.bench catalogue              a catalogue run without its engine: rows/s, memory, resuming
 
 Tables go to stderr; the last line of stdout is one JSON document with provenance, which --out also writes to a
 file. `--short` takes a few minutes instead of many. Exit codes: 0 done, 1 failed, 2 misused.
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from hangtag.errors import HangtagError
-from serve import bench_constraint, bench_decode
+from serve import bench_catalogue, bench_constraint, bench_decode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m serve.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    for name, module in (("constraint", bench_constraint), ("decode", bench_decode)):
+    programs = {"constraint": bench_constraint, "decode": bench_decode, "catalogue": bench_catalogue}
+    for name, module in programs.items():
         command = commands.add_parser(
             name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )

@@ -29,6 +29,7 @@ VOCABULARY = str(sample_folder() / "vocabulary.json")
         (bench.main, []),
         (bench.main, ["constraint"]),
         (bench.main, ["decode"]),
+        (bench.main, ["catalogue"]),
     ],
 )
 def test_help_of_every_command(program, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
