@@ -225,8 +225,11 @@ def _run(
         report = close_edition(output, edition, plan.job, extra=figures, accept_at=arguments.accept_at)
         write_html(output, report)
     _write_extras(output, edition, plan.job, arguments)
-    if not plan.is_done:
+    if not plan.is_done or output.published_edition() != edition.number:
         publish(output, edition, plan.job, seconds=0.0)
+    else:
+        # What a kill right after the last commit left behind.
+        output.forget_others(edition.number)
     names = ("rows", "ok", "unparsed", "error", "failed", "malformed", "duplicates", "reused", "carried")
     return (
         {name: report[name] for name in names} | figures | {"edition": edition.number, "output": str(output.path)}

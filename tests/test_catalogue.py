@@ -129,6 +129,24 @@ def test_the_same_command_again_does_nothing(shop: Shop) -> None:
     assert "nothing to tag" in shop.error
 
 
+def test_a_kill_right_after_the_last_commit_leaves_nothing_behind(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write(products(20))
+    shop.run()
+    shop.write(products(21))
+    with monkeypatch.context() as patch:
+        patch.setattr("hangtag.bulk.output.Output.forget_others", lambda *_: None)
+        shop.run()
+    assert len([*shop.out.glob("parts-*")]) == 2
+    (shop.out / "manifest.json").unlink()
+    for _ in range(2):
+        assert shop.run()[0] == 0
+        assert shop.asked == []
+        assert len(shop.rows()) == 21
+        assert [path.name for path in shop.out.glob("parts-*")] == ["parts-0002"]
+
+
 def test_only_changed_rows_are_tagged_again_and_gone_rows_are_dropped(shop: Shop) -> None:
     shop.write(products(30))
     shop.run()

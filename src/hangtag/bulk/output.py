@@ -136,6 +136,12 @@ class Output:
             if number != edition:
                 PartFolder(self.path, number, "parquet").remove()
 
+    def published_edition(self) -> int | None:
+        """Return the edition that manifest.json names, None without a manifest."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            return int(json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))["edition"])
+        return None
+
     def repair(self) -> None:
         """Make the ledger again if it is damaged, and take out every part that is not what was written.
 
@@ -171,7 +177,7 @@ class Output:
             if damaged.exists():
                 damaged.replace(self.path / f"{LEDGER}{suffix}.damaged")
         ledger = self.ledger
-        complete = self._complete_edition()
+        complete = self.published_edition()
         for path in sorted((self.path / "index").glob("[0-9]*")):
             try:
                 details = json.loads((path / "edition.json").read_text(encoding="utf-8"))["details"]
@@ -187,11 +193,6 @@ class Output:
             ledger.restore(replace(edition, state=state), parts)  # type: ignore[arg-type]
             self.say(f"edition {edition.number}: {len(parts)} parts are entered again")
         return ledger.editions()
-
-    def _complete_edition(self) -> int | None:
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            return int(json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))["edition"])
-        return None
 
     def close(self) -> None:
         """Close everything and release the folder."""
