@@ -27,6 +27,7 @@ import gc
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,12 +65,8 @@ def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
     """Run the command line and return the exit code. `step` hears of every step of a durable write."""
     arguments = _parser().parse_args(argv)
     try:
-        # A cluster that takes the machine back sends SIGTERM first.
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:
-        say("serve.generate: not in the main thread; SIGTERM ends it at once")
-    try:
-        summary = generate(arguments, step=step)
+        with _terminated_as_interrupted():
+            summary = generate(arguments, step=step)
     except HangtagError as error:
         say(f"serve.generate: {error}")
         return error.exit_code
@@ -82,8 +79,17 @@ def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
     return 3 if summary.get("failed") else 0
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a cluster sends before it takes a machine back, end the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(line: str) -> None:
