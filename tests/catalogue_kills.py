@@ -118,7 +118,7 @@ def run_once(arguments: list[str], draw: random.Random, asked: Any) -> tuple[str
     """Run in a forked process and kill it; return how it was killed, and its exit code if it ended before."""
     at_step = draw.random() < 0.6
     kill_at = draw.randint(1, 60) if at_step else -1
-    journal_s = draw.choice([0.0, 5.0])
+    journal_s = draw.choice([0.02, 5.0])
     process = multiprocessing.get_context("fork").Process(
         target=_child, args=(arguments, kill_at, journal_s, asked)
     )

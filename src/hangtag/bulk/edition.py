@@ -338,8 +338,6 @@ class EditionRun:
                 del self._pending[key]
 
     def _after_some(self) -> None:
-        if self.totals.tagged % 64:
-            return
         now = time.monotonic()
         if now - self._told > _TELL_S:
             self._told = now
