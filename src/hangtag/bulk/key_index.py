@@ -25,7 +25,7 @@ Columns = tuple[Words, Words, Words]
 """Both halves of the keys, sorted by the first, and where each stands: part << 32 | row."""
 
 _IN_MEMORY = 100_000
-_SLICE = 1 << 18
+_SLICE = 1 << 17
 _NAME = re.compile(r"(\d+)-(\d+)\.keys")
 _ROW_BYTES = 24
 _LOW_32 = np.uint64(0xFFFFFFFF)
