@@ -14,6 +14,7 @@ from hangtag.errors import DataError
 from hangtag.product import ProductFields
 
 CHUNK_ROWS = 2048
+_CLOSE_S = 2.0
 T = TypeVar("T")
 
 Interpret = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -177,6 +178,6 @@ class ReadAhead(Generic[T]):
             yield item
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread. One that waits for standard input is left behind, for the program's end to take."""
         self._is_closed.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_S)

@@ -59,9 +59,17 @@ class CatalogueFile:
     def open(self) -> IO[bytes]:
         """Return its bytes, decompressed."""
         if self.path == STDIN:
-            return sys.stdin.buffer
+            return _standard_input()
         raw = io.BufferedReader(_open_remote(self.path)) if "://" in self.path else open(self.path, "rb")  # noqa: SIM115
         return cast("IO[bytes]", _Gunzipped(raw)) if self.path.lower().endswith(".gz") else raw
+
+
+def _standard_input() -> IO[bytes]:
+    """Return a stream of its own over standard input: a thread may still wait in it when the program ends."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:
+        return sys.stdin.buffer
 
 
 class _Gunzipped(gzip.GzipFile):
@@ -410,7 +418,9 @@ class _Parquet:
         self._error = pyarrow.ArrowException
         try:
             self._file = pyarrow.parquet.ParquetFile(
-                _open_remote(file.path) if "://" in file.path else file.path, pre_buffer=False
+                _open_remote(file.path) if "://" in file.path else file.path,
+                pre_buffer=False,
+                page_checksum_verification=True,
             )
             schema = self._file.schema_arrow
             present = [name for name in schema.names if columns is None or name in columns]
