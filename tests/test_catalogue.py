@@ -190,6 +190,36 @@ def test_a_renamed_tag_tags_again_only_what_holds_it(shop: Shop) -> None:
     assert shop.run("--dry-run")[1]["to_tag"] == 60
 
 
+def test_a_run_after_a_renamed_tag_goes_on_as_it_began(shop: Shop) -> None:
+    shop.write(products(60))
+    shop.run()
+    held = {row["id"] for row in shop.rows() if any(tag["tag"] == "steel" for tag in row["tags"])}
+    shop.tags(["iron" if tag == "steel" else tag for tag in TAGS])
+    shop.dies_after = len(held) // 2
+    assert shop.run()[0] == 1
+    first = set(shop.asked[:-1])
+    shop.dies_after = None
+    assert shop.run("--dry-run")[1]["to_tag"] == len(held - first)
+    assert shop.run()[0] == 0
+    assert first | set(shop.asked) == held
+    assert not first & set(shop.asked)
+
+
+def test_an_index_that_cannot_be_written_is_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    shop.write(products(40))
+    with monkeypatch.context() as patch:
+        patch.setattr("hangtag.bulk.key_index._IN_MEMORY", 10)
+        patch.setattr("hangtag.bulk.key_index.write_durably", full)
+        assert shop.run()[0] == 2
+    assert "No space left on device" in shop.error
+    assert shop.error.count("\n") == 1
+    assert shop.run()[0] == 0
+    assert [row["id"] for row in shop.rows()] == [f"p{n}" for n in range(40)]
+
+
 def test_strict_tags_every_row_again(shop: Shop) -> None:
     shop.write(products(12))
     shop.run()

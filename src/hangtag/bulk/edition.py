@@ -332,7 +332,7 @@ class EditionRun:
 
     def _learn_done(self) -> None:
         for part in self._writer.done():
-            self._output.index(self._edition.number).add(part.number, bytes(part.keys))
+            self._output.add_keys(self._edition.number, part.number, bytes(part.keys))
             self._journaled.difference_update(part.journaled)
             for key in part.new_keys:
                 del self._pending[key]

@@ -73,6 +73,8 @@ def plan_edition(
     editions = output.editions()
     newest = editions[-1] if editions else None
     lines: list[str] = []
+    carry = None if is_strict else _carry(editions, ingredients, vocabulary)
+    job = replace(job, carry=carry)
     if newest is not None and newest.signature == signature and newest.state != "left":
         # Standard input cannot be read from where the last run ended.
         is_same = all(file.path != STDIN for file in job.files)
@@ -81,14 +83,19 @@ def plan_edition(
             return Plan(job, signature, details, newest, ())
     elif newest is not None and newest.state == "running":
         lines.append(_difference(json.loads(newest.signature), json.loads(signature)))
-    carry = None
-    if not is_strict and not any(edition.context == job.context for edition in editions):
-        complete = [edition for edition in editions if edition.state == "complete"]
-        carry = carry_from(complete[-1], ingredients, vocabulary) if complete else None
-        if carry is not None:
-            names = ", ".join(sorted(carry[1])[:5]) or "none"
-            lines.append(f"tags were renamed or taken out: products with one of them are tagged again ({names})")
-    return Plan(replace(job, carry=carry), signature, details, None, tuple(lines))
+    if carry is not None:
+        names = ", ".join(sorted(carry[1])[:5]) or "none"
+        lines.append(f"tags were renamed or taken out: products with one of them are tagged again ({names})")
+    return Plan(job, signature, details, None, tuple(lines))
+
+
+def _carry(
+    editions: Sequence[EditionRecord], ingredients: Mapping[str, Any], vocabulary: TagVocabulary
+) -> tuple[str, frozenset[str]] | None:
+    """Return the context whose taggings are taken over: the newest that allows it, a complete one first."""
+    by_worth = sorted(editions, key=lambda edition: (edition.state == "complete", edition.number), reverse=True)
+    carried = (carry_from(edition, ingredients, vocabulary) for edition in by_worth)
+    return next((carry for carry in carried if carry is not None), None)
 
 
 def _num_failed(record: PartRecord) -> int:

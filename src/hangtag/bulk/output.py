@@ -124,6 +124,13 @@ class Output:
                 raise write_failure(folder.index, error) from None
         return self._indexes[edition]
 
+    def add_keys(self, edition: int, part: int, keys: bytes) -> None:
+        """Enter a part's keys into the index. Raises DataError: the disk is full."""
+        try:
+            self.index(edition).add(part, keys)
+        except OSError as error:
+            raise write_failure(self.folders[edition].index, error) from None
+
     def forget_others(self, edition: int) -> None:
         """Delete the files of every edition but one."""
         for number in [number for number in self.folders if number != edition]:
