@@ -30,3 +30,4 @@ format:  ## rewrite the files as `make check` wants them
 bench: setup  ## the short forms of the benchmarks
 	@$(PY) -m serve.bench constraint --short
 	@$(PY) -m serve.bench decode --short
+	@$(PY) -m serve.bench catalogue --short

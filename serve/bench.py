@@ -1,7 +1,8 @@
-"""Benchmarks of the decoder and the server.
+"""Benchmarks of the decoder, of catalogue runs and of the server.
 
     python -m serve.bench constraint             masks alone, beside xgrammar and llguidance, one thread
     python -m serve.bench decode --data DIR      the whole engine: products/s through vLLM, side by side
+    python -m serve.bench catalogue              a catalogue run without its engine: rows/s, memory, resuming
     python -m serve.bench http --start           the server: latency under load, beside a plain vLLM
 
 Tables go to stderr; the last line of stdout is one JSON document with provenance, which --out also writes to a
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from hangtag.errors import HangtagError
-from serve import bench_constraint, bench_decode, bench_http
+from serve import bench_catalogue, bench_constraint, bench_decode, bench_http
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m serve.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    for name, module in (("constraint", bench_constraint), ("decode", bench_decode), ("http", bench_http)):
+    programs = {
+        "constraint": bench_constraint,
+        "decode": bench_decode,
+        "catalogue": bench_catalogue,
+        "http": bench_http,
+    }
+    for name, module in programs.items():
         command = commands.add_parser(
             name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )

@@ -1,93 +1,349 @@
-"""Tag a whole catalogue with vLLM and write one tagging a row.
+"""Tag a whole catalogue: durable parts, every row exactly once, and a run that goes on after any end.
 
-    python -m serve.generate products.jsonl taggings.jsonl --vocabulary tags.json --examples labelled.jsonl
-    python -m serve.generate shop.csv taggings.parquet --vocabulary tags.txt --map title=name
+    python -m serve.generate products.jsonl OUT --vocabulary tags.json --examples labelled.jsonl
+    python -m serve.generate 'shop/*.parquet' OUT --run RUN --map title=name --join tagged.parquet --accept-at 0.9
 
-IN is .jsonl, .csv (also .gz) or .parquet, OUT likewise. Rows in = rows out, in order: a row that is no product
-gets a tagging of status "error". Progress goes to stderr; the last line of stdout is one JSON document with the
-counts. Exit codes: 0 done (also where single rows failed), 1 failed, 2 misused.
+IN is Parquet, CSV or JSON Lines (the last two also .gz), a folder, a glob pattern, a URI (s3://, gs://), several
+of these, or - for JSON Lines on standard input. OUT is a folder:
+
+    parts-NNNN/      taggings in the order of the rows, Parquet or JSON Lines
+    errors.jsonl     rows without a tagging, and why
+    report.json, report.html
+    accepted.jsonl, review.csv (or .jsonl)   with --accept-at
+    manifest.json    written last: the parts above are complete
+    ledger.sqlite, index/   what makes it resumable
+
+The same command goes on after a crash, tags again only what changed, and does nothing where nothing did. Progress
+goes to stderr; the last line of stdout is one JSON document with the counts. Exit codes: 0 done, 1 failed or
+interrupted, 2 misused, 3 done but some rows have no tagging (see errors.jsonl, --retry-errors). The guarantees,
+and what to do when something is lost, stand in docs/catalogue.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import json
+import signal
 import sys
+import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from hangtag.catalog import TaggingWriter, count_rows, parse_columns, read_catalogue, tag_rows
-from hangtag.cli import add_tagger_arguments, tagger_from_arguments
-from hangtag.errors import DataError, HangtagError
+from hangtag.bulk.batch_files import product_of_request
+from hangtag.bulk.chunks import read_chunks
+from hangtag.bulk.durable import Step, no_step
+from hangtag.bulk.edition import WINDOW, EditionRun, Job, Totals
+from hangtag.bulk.finish import (
+    Plan,
+    close_edition,
+    edition_of,
+    kept_columns,
+    known_report,
+    plan_edition,
+    publish,
+)
+from hangtag.bulk.keys import RowKeys, context_digest
+from hangtag.bulk.ledger import EditionRecord
+from hangtag.bulk.output import Output
+from hangtag.bulk.parts import FORMATS
+from hangtag.bulk.rows import STDIN, ColumnMap, count_rows, list_files
+from hangtag.catalog import parse_columns
+from hangtag.cli import add_tagger_arguments
+from hangtag.errors import DataError, HangtagError, RecipeError
+from serve import catalogue_tagger
+from serve.catalogue_report import write_html
+from serve.catalogue_tagger import CatalogueTagger, LazyStream
 
-_WRITE_EVERY = 64
+PART_ROWS = 10_000
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
+    """Run the command line and return the exit code. `step` hears of every step of a durable write."""
+    arguments = _parser().parse_args(argv)
+    try:
+        with _terminated_as_interrupted():
+            summary = generate(arguments, step=step)
+    except HangtagError as error:
+        say(f"serve.generate: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say(
+            f"serve.generate: interrupted; what was tagged is safe in {arguments.output}: the same command goes on"
+        )
+        return 1
+    print(json.dumps(summary, ensure_ascii=False))
+    return 3 if summary.get("failed") else 0
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a cluster sends before it takes a machine back, end the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say(line: str) -> None:
+    """Print a line for the user on stderr."""
+    print(line, file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serve.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "input", metavar="IN", help="the catalogue: .jsonl, .csv (also .gz), .parquet, or - (stdin)"
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="the catalogue: files, folders, patterns, or -")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the output folder")
+    add_tagger_arguments(parser, is_vocabulary_required=False)
+    catalogue_tagger.add_arguments(parser)
+    form = parser.add_argument_group("output")
+    form.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="parquet",
+        help="form of the parts; openai-batch reads IN, too, in the OpenAI batch format (default: %(default)s)",
     )
-    parser.add_argument("output", metavar="OUT", help="the taggings: .jsonl, .csv (also .gz) or .parquet")
-    add_tagger_arguments(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(argv)
-    try:
-        summary = generate(arguments)
-    except HangtagError as error:
-        print(f"serve.generate: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("serve.generate: interrupted; nothing was written under the output's name", file=sys.stderr)
-        return 1
-    print(json.dumps(summary, ensure_ascii=False))
-    return 0
+    form.add_argument(
+        "--part-rows", type=int, default=PART_ROWS, metavar="N", help="rows of a part (default: %(default)s)"
+    )
+    form.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMN", help="hand a column of IN on into the parts"
+    )
+    form.add_argument(
+        "--join",
+        type=Path,
+        metavar="F",
+        help="also write IN with tags: .parquet, .csv or .jsonl (the last two also .gz)",
+    )
+    form.add_argument(
+        "--accept-at",
+        type=float,
+        metavar="P",
+        help="split: a tagging whose every tag has at least this confidence is accepted, any other is for review",
+    )
+    form.add_argument(
+        "--review-format",
+        choices=("csv", "jsonl"),
+        default="csv",
+        help="of the review queue (default: %(default)s)",
+    )
+    course = parser.add_argument_group("course")
+    course.add_argument("--dry-run", action="store_true", help="say what would be tagged, and what it takes")
+    course.add_argument("--plan", action="store_true", help="tag a sample, and say what the catalogue takes")
+    course.add_argument(
+        "--plan-rows", type=int, default=200, metavar="N", help="products of the sample (default: %(default)s)"
+    )
+    course.add_argument(
+        "--rate", type=float, metavar="R", help="cost of an hour of this machine, for --plan and --dry-run"
+    )
+    course.add_argument("--retry-errors", action="store_true", help="tag rows again that have no tagging")
+    course.add_argument(
+        "--strict", action="store_true", help="after any change of the vocabulary tag every row again"
+    )
+    course.add_argument("--repair", action="store_true", help="make a damaged ledger again, and lost parts")
+    course.add_argument(
+        "--window", type=int, default=WINDOW, metavar="N", help="products sorted by length (default: %(default)s)"
+    )
+    course.add_argument("--quiet", action="store_true", help="no progress bar, for logs")
+    return parser
 
 
-def generate(arguments: argparse.Namespace) -> dict[str, object]:
-    """Tag the catalogue and return the counts that `main` prints."""
-    from tqdm import tqdm
-
-    columns = parse_columns(arguments.map)
-    writer = TaggingWriter(arguments.output)
-    # The first row is read before half a minute of loading, so that a wrong file is refused at once.
-    if arguments.input != "-" and next(iter(read_catalogue(arguments.input, columns)), None) is None:
-        raise DataError(f"{arguments.input}: no rows")
-    tagger = tagger_from_arguments(arguments, "vllm")
-    statuses: Counter[str] = Counter()
-    batch = []
+def generate(arguments: argparse.Namespace, *, step: Step = no_step) -> dict[str, Any]:
+    """Do what the command line says and return the counts that `main` prints."""
     start = time.monotonic()
-    rows = read_catalogue(arguments.input, columns)
-    total = None if arguments.input == "-" else count_rows(arguments.input)
-    with (
-        writer,
-        tqdm(total=total, unit="product", disable=arguments.quiet, smoothing=0.05, desc="tagging") as progress,
-    ):
-        for tagging in tag_rows(tagger.stream, rows, model=tagger.name, vocabulary=tagger.vocabulary):
-            statuses[tagging.status] += 1
-            batch.append(tagging)
-            progress.update()
-            if len(batch) == _WRITE_EVERY:
-                writer.write(batch)
-                batch.clear()
-        writer.write(batch)
+    _check_numbers(arguments)
+    files = tuple(list_files(arguments.inputs))
+    tagger = catalogue_tagger.tagger_from_arguments(arguments)
+    job = Job(
+        files=files,
+        columns=ColumnMap(parse_columns(arguments.map)),
+        context=context_digest(tagger.ingredients),
+        model=tagger.name,
+        vocabulary=tagger.vocabulary.fingerprint,
+        part_rows=arguments.part_rows,
+        keep=kept_columns(files, arguments.keep),
+        interpret=product_of_request if arguments.format == "openai-batch" else None,
+        retry_errors=arguments.retry_errors,
+        window=arguments.window,
+        accept_at=arguments.accept_at,
+    )
+    _check_first_rows(job)
+    if arguments.plan:
+        from serve.catalogue_plan import measure
+
+        return measure(job, tagger, num_rows=arguments.plan_rows, rate=arguments.rate)
+    with Output(arguments.output, step=step, say=lambda line: say(f"serve.generate: {line}")) as output:
+        if arguments.repair:
+            output.repair()
+        plan = plan_edition(
+            output,
+            job,
+            format=arguments.format,
+            ingredients=tagger.ingredients,
+            vocabulary=tagger.vocabulary,
+            is_strict=arguments.strict,
+        )
+        for line in plan.lines:
+            output.say(line)
+        if arguments.dry_run:
+            from serve.catalogue_plan import foresee
+
+            return foresee(output, plan, rate=arguments.rate)
+        return _run(output, plan, tagger, arguments, start)
+
+
+def _run(
+    output: Output, plan: Plan, tagger: CatalogueTagger, arguments: argparse.Namespace, start: float
+) -> dict[str, Any]:
+    edition = edition_of(output, plan)
+    stream = LazyStream(tagger)
+    totals = Totals()
+    if not plan.is_done:
+        run = EditionRun(output, edition, plan.job, stream)
+        totals = run.totals
+        progress = _Progress(output, edition, plan.job, stream, is_quiet=arguments.quiet)
+        with progress, _rare_collections():
+            run.tell = progress.show
+            run.run()
+    else:
+        output.say("every row has its tagging already; nothing to tag")
     seconds = time.monotonic() - start
-    return {
-        "rows": writer.num_written,
-        "ok": statuses["ok"],
-        "unparsed": statuses["unparsed"],
-        "errors": statuses["error"],
-        "truncated": tagger.usage.num_cut,
-        "prompt_tokens": tagger.usage.prompt_tokens,
-        "output_tokens": tagger.usage.output_tokens,
+    usage = stream.usage
+    figures = {
+        "tagged_now": totals.tagged,
+        "prompt_tokens": usage.prompt_tokens,
+        "output_tokens": usage.output_tokens,
+        "truncated": usage.num_cut,
         "seconds": round(seconds, 1),
-        "products_per_s": round(writer.num_written / seconds, 2),
-        "output": str(arguments.output),
+        "products_per_s": round(totals.tagged / seconds, 2),
     }
+    report = known_report(output, edition) if plan.is_done else None
+    if report is None:
+        report = close_edition(output, edition, plan.job, extra=figures, accept_at=arguments.accept_at)
+        write_html(output, report)
+    _write_extras(output, edition, plan.job, arguments)
+    if not plan.is_done or output.published_edition() != edition.number:
+        publish(output, edition, plan.job, seconds=0.0)
+    else:
+        # What a kill right after the last commit left behind.
+        output.forget_others(edition.number)
+    names = ("rows", "ok", "unparsed", "error", "failed", "malformed", "duplicates", "reused", "carried")
+    return (
+        {name: report[name] for name in names} | figures | {"edition": edition.number, "output": str(output.path)}
+    )
+
+
+def _write_extras(output: Output, edition: EditionRecord, job: Job, arguments: argparse.Namespace) -> None:
+    if arguments.accept_at is not None:
+        from hangtag.bulk.review import split
+
+        split(output, edition, job, accept_at=arguments.accept_at, form=arguments.review_format)
+    if arguments.join is not None:
+        from hangtag.bulk.join import write_joined
+
+        write_joined(output, edition, job, arguments.join)
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for name in ("part_rows", "plan_rows", "window"):
+        if getattr(arguments, name) < 1:
+            raise RecipeError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
+    if arguments.accept_at is not None and not 0 <= arguments.accept_at <= 1:
+        raise RecipeError(f"--accept-at {arguments.accept_at}: expected a confidence from 0 to 1")
+    if arguments.join is not None:
+        from hangtag.bulk.join import check_target
+
+        check_target(arguments.join)
+    if STDIN in arguments.inputs and (arguments.join or arguments.accept_at is not None or arguments.plan):
+        raise RecipeError("standard input can be read once only; --join, --accept-at and --plan need files")
+
+
+def _check_first_rows(job: Job) -> None:
+    """Refuse a wrong file at once instead of after loading a model."""
+    if all(file.path != STDIN for file in job.files):
+        chunks = read_chunks(
+            job.files,
+            job.columns,
+            RowKeys(job.context),
+            part_rows=1,
+            keep=[name for name, _ in job.keep],
+            interpret=job.interpret,
+        )
+        if next(chunks, None) is None:
+            raise DataError(f"{job.files[0].name}: no rows; expected at least one product")
+        chunks.close()
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for cycles less often: rows have none, and looking takes nearly half of a fast run."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+class _Progress:
+    """The progress bar: products/s, tokens/s, time left, rows without a tagging, share for review."""
+
+    def __init__(
+        self,
+        output: Output,
+        edition: EditionRecord,
+        job: Job,
+        stream: LazyStream,
+        *,
+        is_quiet: bool,
+    ) -> None:
+        from tqdm import tqdm
+
+        counts = [None] if is_quiet else [count_rows(file) for file in job.files]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        self._done = sum(record.num_rows for record in output.records[edition.number].values())
+        self._bar = tqdm(
+            total=total, initial=self._done, unit="row", disable=is_quiet, smoothing=0.05, desc="tagging"
+        )
+        self._stream = stream
+        self._start: float | None = None
+        self._tokens = 0
+        self._accept_at = job.accept_at
+
+    def show(self, totals: Totals) -> None:
+        """Show the figures of this moment."""
+        if self._bar.disable:
+            return
+        usage = self._stream.usage
+        tokens = usage.prompt_tokens + usage.output_tokens
+        if self._start is None and totals.tagged:
+            # Loading the model is no part of the rate.
+            self._start, self._tokens = time.monotonic(), tokens
+        shown = {"errors": totals.failed}
+        if self._start is not None and tokens > self._tokens:
+            shown["tokens/s"] = round((tokens - self._tokens) / max(1e-9, time.monotonic() - self._start))
+        if self._accept_at is not None and totals.rows:
+            shown["review"] = f"{totals.for_review / totals.rows:.0%}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(self._done + totals.rows - self._bar.n)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ VOCABULARY = str(sample_folder() / "vocabulary.json")
         (bench.main, []),
         (bench.main, ["constraint"]),
         (bench.main, ["decode"]),
+        (bench.main, ["catalogue"]),
     ],
 )
 def test_help_of_every_command(program, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,12 +84,23 @@ def test_model_list_shows_licence_and_origin(capsys: pytest.CaptureFixture[str])
     ("arguments", "message"),
     [
         (["none.jsonl", "o.jsonl", "--vocabulary", VOCABULARY], "no such file"),
-        ([TRAIN, "o.txt", "--vocabulary", VOCABULARY], "expected a name that ends in"),
-        ([TRAIN, "o.jsonl", "--vocabulary", VOCABULARY, "--map", "title=name"], "no column 'name'"),
+        ([TRAIN, TRAIN, "--vocabulary", VOCABULARY], "a file; expected a folder"),
+        ([TRAIN, "o", "--vocabulary", VOCABULARY, "--map", "title=name"], "no column 'name'"),
+        ([TRAIN, "o"], "give --vocabulary F, or --run RUN"),
+        ([TRAIN, "o", "--vocabulary", VOCABULARY, "--accept-at", "90"], "expected a confidence from 0 to 1"),
+        ([TRAIN, "o", "--vocabulary", VOCABULARY, "--part-rows", "0"], "expected at least 1"),
+        ([TRAIN, "o", "--vocabulary", VOCABULARY, "--keep", "tags"], "the output has a column of this name"),
+        ([TRAIN, "o", "--vocabulary", VOCABULARY, "--run", "r"], "cannot be combined with --run"),
+        (["-", "o", "--vocabulary", VOCABULARY, "--join", "j.csv"], "standard input can be read once only"),
     ],
 )
 def test_generate_refuses_before_it_loads_a_model(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert generate.main(arguments) == 2
     assert message in capsys.readouterr().err

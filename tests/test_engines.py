@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hangtag import Dataset, Limits, Product, Tagging, TagVocabulary, load_dataset, load_tagger, loading
+from hangtag.bulk.answers import to_taggings
 from hangtag.cli import main
 from hangtag.prompt import Budget
 from hangtag.sample import sample_folder
@@ -136,13 +139,15 @@ def test_generate_keeps_every_row(
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     (tmp_path / "tags.txt").write_text("\n".join(SMALL) + "\n", encoding="utf-8")
     monkeypatch.setattr(loading, "load_engine", lambda *_, **__: vllm_engine)
-    out = tmp_path / "out.jsonl"
+    out = tmp_path / "out"
     arguments = [str(tmp_path / "in.jsonl"), str(out), "--vocabulary", str(tmp_path / "tags.txt"), "--quiet"]
-    assert generate.main([*arguments, "--max-tags", "2"]) == 0
+    assert generate.main([*arguments, "--max-tags", "2", "--part-rows", "128"]) == 3
     summary = json.loads(capsys.readouterr().out)
-    taggings = [Tagging.model_validate_json(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    parts = sorted((out / "parts-0001").iterdir())
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    taggings = to_taggings([row["id"] for row in rows], pa.concat_tables([pq.read_table(part) for part in parts]))
     assert len(taggings) == 300 == summary["rows"]
-    assert summary["errors"] == 20
+    assert summary["failed"] == 20
     assert summary["truncated"] == 1
     for number, tagging in enumerate(taggings):
         if number % 15 == 7:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import hashlib
 import io
 import json
 import os
-import sys
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
+from hangtag.bulk import rows as bulk_rows
+from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap, catalogue_file
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
 from hangtag.product import Product
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 
-FIELDS = ("id", "title", "description", "attributes", "tags")
 SPLITS = ("train", "validation", "test")
-_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
-_PARQUET_BATCH = 2048
+_READ_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,187 +64,43 @@ def read_catalogue(path: str | Path, columns: Mapping[str, str] | None = None) -
     Raises:
         DataError: the file is missing or of another kind, is no Parquet, or a mapped column is not in it.
     """
-    columns = dict(columns or {})
-    where = str(path)
-    if where == "-":
-        rows: Iterator[tuple[int, dict[str, Any] | str]] = _json_rows(sys.stdin.buffer)
-        yield from _products(rows, columns, "standard input")
-        return
-    path = Path(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
-    if kind not in _SUFFIXES:
-        raise DataError(
-            f"{path}: got {''.join(suffixes) or 'no suffix'}, expected .jsonl, .csv (also .gz) or .parquet"
-        )
-    if not path.is_file():
-        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}; expected a catalogue file")
-    if kind == ".parquet":
-        yield from _products(_parquet_rows(path, columns), columns, where)
-        return
+    to_fields = ColumnMap(columns)
+    file = catalogue_file(path)
+    rows = CatalogueRows([file], to_fields.names)
+    is_first, is_checked = True, False
     try:
-        with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as stream:
-            rows = _csv_rows(stream, path) if kind == ".csv" else _json_rows(stream)  # type: ignore[arg-type]
-            yield from _products(rows, columns, where)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; expected a readable file") from None
+        while batch := rows.read(_READ_ROWS):
+            is_first = False
+            for line, row in batch:
+                if isinstance(row, str):
+                    yield BadRow(f"line-{line}", line, row)
+                    continue
+                if not is_checked:
+                    to_fields.check(row, file.name)
+                    is_checked = True
+                mapped = to_fields(row)
+                try:
+                    yield Product.from_row(mapped, default_id=f"line-{line}")
+                except ValueError as error:
+                    yield BadRow(row_name(mapped, line), line, str(error))
+    finally:
+        rows.close()
+    if is_first:
+        raise DataError(f"{file.name}: no rows; expected at least one product")
+
+
+def row_name(row: Mapping[str, Any], line: int) -> str:
+    """Return what a row that is no product is called: its id where that is one, else `line-N`."""
+    row_id = row.get("id")
+    return str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
 
 
 def count_rows(path: str | Path) -> int | None:
     """Return the number of rows for a progress bar: exact for Parquet, lines for uncompressed text, else None."""
-    path = Path(path)
-    if not path.is_file() or path.suffix == ".gz":
-        return None
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        with contextlib.suppress(Exception):
-            return int(pyarrow.parquet.read_metadata(path).num_rows)
-        return None
-    with path.open("rb") as stream:
-        lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    return lines - 1 if path.suffix == ".csv" else lines
-
-
-def _products(
-    rows: Iterator[tuple[int, dict[str, Any] | str]], columns: dict[str, str], source: str
-) -> Iterator[Product | BadRow]:
-    num_rows = 0
-    for line, row in rows:
-        num_rows += 1
-        if isinstance(row, str):
-            yield BadRow(f"line-{line}", line, row)
-            continue
-        if num_rows == 1:
-            _check_columns(row, columns, source)
-        mapped = _map_columns(row, columns) if columns else row
-        try:
-            yield Product.from_row(mapped, default_id=f"line-{line}")
-        except ValueError as error:
-            row_id = mapped.get("id")
-            name = str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
-            yield BadRow(name, line, str(error))
-    if not num_rows:
-        raise DataError(f"{source}: no rows; expected at least one product")
-
-
-def _check_columns(row: Mapping[str, Any], columns: Mapping[str, str], source: str) -> None:
-    for field, column in columns.items():
-        if column not in row:
-            raise DataError(
-                f"{source}: no column {column!r} (wanted for `{field}`); the first row has: {', '.join(row)}"
-            )
-    if not columns and not any(field in row for field in ("title", "description")):
-        raise DataError(
-            f"{source}: neither `title` nor `description` is a column; the first row has: {', '.join(row)}; "
-            "name them with --map title=COLUMN"
-        )
-
-
-def _map_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    mapped = {field: row.get(columns.get(field, field)) for field in FIELDS}
-    single = {
-        field.removeprefix("attributes."): row.get(column)
-        for field, column in columns.items()
-        if field.startswith("attributes.")
-    }
-    if single:
-        base = mapped["attributes"] if isinstance(mapped["attributes"], dict) else {}
-        mapped["attributes"] = base | single
-    return mapped
-
-
-def _json_rows(stream: IO[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    blank: list[int] = []
-    line = 0
-    lines = iter(stream)
-    while True:
-        line += 1
-        try:
-            raw = next(lines)
-        except StopIteration:
-            return
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield line, f"the compressed file is damaged from here on ({error})"
-            return
-        if not raw.strip():
-            blank.append(line)
-            continue
-        for empty in blank:
-            yield empty, "an empty line; expected a JSON object"
-        blank.clear()
-        yield line, _json_row(raw)
-
-
-def _json_row(raw: bytes) -> dict[str, Any] | str:
     try:
-        row = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 (byte {error.start} of the line); expected a JSON object in UTF-8"
-    except (ValueError, RecursionError) as error:
-        return f"not JSON ({error}); expected an object, got {raw[:60]!r}"
-    if not isinstance(row, dict):
-        return f"got a JSON {type(row).__name__}, expected an object: {raw[:60]!r}"
-    return row
-
-
-def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    # A field of a catalogue may be longer than the module's default of 128 kB.
-    csv.field_size_limit(1 << 30)
-    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.reader(text)
-        try:
-            header = next(reader, [])
-        except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path}: not CSV ({error})") from None
-        for name in header:
-            if header.count(name) > 1:
-                raise DataError(f"{path}: column {name!r} stands twice in the header; rename one")
-        row_number = 0
-        while True:
-            row_number += 1
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield row_number, f"not CSV ({error})"
-                continue
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                yield row_number, f"the compressed file is damaged from here on ({error})"
-                return
-            if any("\udc80" <= character <= "\udcff" for value in values for character in value):
-                yield row_number, "not UTF-8; expected a row in UTF-8"
-            elif len(values) != len(header):
-                yield row_number, f"{len(values)} columns, expected {len(header)} as in the header"
-            else:
-                yield row_number, dict(zip(header, values, strict=True))
-
-
-def _parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        schema = file.schema_arrow
-        wanted = {columns.get(field, field) for field in FIELDS} | set(columns.values())
-        present = [name for name in schema.names if name in wanted]
-        if not present:
-            raise DataError(
-                f"{path}: none of the columns {', '.join(sorted(wanted))}; it has: {', '.join(schema.names)}; "
-                "name them with --map title=COLUMN"
-            )
-        maps = [name for name in present if pyarrow.types.is_map(schema.field(name).type)]
-        number = 0
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=present):
-            for row in batch.to_pylist():
-                number += 1
-                for name in maps:
-                    row[name] = dict(row[name] or ())
-                yield number, row
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]:.200})") from None
+        return bulk_rows.count_rows(catalogue_file(path))
+    except DataError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +214,7 @@ class TaggingWriter:
         self.path = Path(path)
         kinds = [suffix.lower() for suffix in self.path.suffixes]
         self._kind = next((suffix for suffix in reversed(kinds) if suffix != ".gz"), "")
-        if self._kind not in _SUFFIXES or (kinds[-1] == ".gz" and self._kind == ".parquet"):
+        if self._kind not in bulk_rows.SUFFIXES or (kinds[-1] == ".gz" and self._kind == ".parquet"):
             raise DataError(f"{path}: expected a name that ends in .jsonl, .csv (also .gz) or .parquet")
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self.num_written = 0

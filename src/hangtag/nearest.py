@@ -61,10 +61,15 @@ class NearestTexts:
         return positions, cosines
 
 
+def default_encoder_name() -> str:
+    """Return which encoder `default_encoder` takes on this machine."""
+    has_torch = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    return _ENCODER if has_torch and PACKAGED_MODELS[_ENCODER].is_fetched else "tfidf"
+
+
 def default_encoder(corpus: Sequence[str]) -> TextEncoder:
     """Return MiniLM where its weights are fetched and torch is installed, else TF-IDF fitted on `corpus`."""
-    has_torch = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    if has_torch and PACKAGED_MODELS[_ENCODER].is_fetched:
+    if default_encoder_name() == _ENCODER:
         from hangtag.encoders.minilm import MiniLmEncoder
 
         return MiniLmEncoder(_ENCODER)

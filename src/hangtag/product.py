@@ -6,13 +6,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _SPACE = re.compile(r"\s+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
-_ASCII_PRINTABLE = re.compile(r"[\x20-\x7e]*\Z")
 
 
 def normalise_text(text: str) -> str:
@@ -21,9 +20,53 @@ def normalise_text(text: str) -> str:
     >>> normalise_text("  Red\\u00a0shoes\\n\\x00size 9 ")
     'Red shoes size 9'
     """
-    if not _ASCII_PRINTABLE.match(text):
-        text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+    if text.isascii() and text.isprintable():
+        # The common case, without a regular expression: the only white space left to collapse is the space.
+        return " ".join(text.split()) if "  " in text else text.strip()
+    text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
     return _SPACE.sub(" ", text).strip()
+
+
+class ProductFields(NamedTuple):
+    """The fields of a `Product`, cleaned but not yet a model: what reading a catalogue in bulk can afford."""
+
+    id: str
+    title: str
+    description: str
+    attributes: dict[str, str]
+    tags: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], *, default_id: str) -> ProductFields:
+        """Return what a catalogue row says; see `Product.from_row`, which is this and a check of the text.
+
+        Raises:
+            ValueError: as there, except for text that no Unicode encoding can hold.
+        """
+        attributes = row.get("attributes")
+        if attributes is not None:
+            attributes = _json_if_text(attributes, "attributes", dict)
+        tags = row.get("tags")
+        if tags is not None:
+            tags = _json_if_text(tags, "tags", list)
+        title = _text(row.get("title"), "title")
+        description = _text(row.get("description"), "description")
+        if not title and not description:
+            raise ValueError("title and description are both empty; a product needs one of them")
+        product_id = row.get("id")
+        if tags is not None and not all(isinstance(tag, str) for tag in tags):
+            raise ValueError(f"tags: got {tags!r:.80}, expected a list of strings")
+        return cls(
+            default_id if product_id in (None, "") else _text(product_id, "id"),
+            title,
+            description,
+            {
+                _text(name, "attribute name"): text
+                for name, value in (attributes or {}).items()
+                if (text := _text(value, f"attribute {name!r}"))
+            },
+            None if tags is None else tuple(tags),
+        )
 
 
 class Product(BaseModel):
@@ -51,27 +94,9 @@ class Product(BaseModel):
         Raises:
             ValueError: a field has the wrong type, or title and description are both empty.
         """
-        attributes = _json_if_text(row.get("attributes"), "attributes", dict)
-        tags = _json_if_text(row.get("tags"), "tags", list)
-        title = _text(row.get("title"), "title")
-        description = _text(row.get("description"), "description")
-        if not title and not description:
-            raise ValueError("title and description are both empty; a product needs one of them")
-        product_id = row.get("id")
-        if tags is not None and not all(isinstance(tag, str) for tag in tags):
-            raise ValueError(f"tags: got {tags!r:.80}, expected a list of strings")
+        fields = ProductFields.from_row(row, default_id=default_id)
         try:
-            return cls(
-                id=default_id if product_id in (None, "") else _text(product_id, "id"),
-                title=title,
-                description=description,
-                attributes={
-                    _text(name, "attribute name"): text
-                    for name, value in (attributes or {}).items()
-                    if (text := _text(value, f"attribute {name!r}"))
-                },
-                tags=None if tags is None else tuple(tags),
-            )
+            return cls(**fields._asdict())
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"]) from None
 

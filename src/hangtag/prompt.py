@@ -134,8 +134,7 @@ class Prompter:
         self.vocabulary = vocabulary
         self.shots = shots
         self.budget = budget or Budget()
-        name = "few_shot_v1" if shots else "zero_shot_v1"
-        self.template = PromptTemplate(template or PROMPTS / f"{name}.jinja")
+        self.template = PromptTemplate(template or default_template(shots))
         self._tokenizer = tokenizer
         self._nearest_examples = nearest_examples
         facets = [
@@ -198,6 +197,11 @@ class Prompter:
         if len(ids) <= num_tokens and len(head) == len(text):
             return text, False
         return self._tokenizer.decode(ids[: max(0, num_tokens)]).rstrip("\ufffd").strip(), True
+
+
+def default_template(shots: int) -> Path:
+    """Return the checkout's template for prompts with that many examples."""
+    return PROMPTS / ("few_shot_v1.jinja" if shots else "zero_shot_v1.jinja")
 
 
 def _as_data(text: str) -> str:
