@@ -25,6 +25,8 @@ from hangtag.vocabulary import TagVocabulary
 _STRENGTHS = (5.0, 10.0, 20.0)
 _TUNED_ON = 6000
 _SEED = 17
+# Non-zero features times tags from which a pool of processes, a second to start, is worth it.
+_WORTH_PROCESSES = 20_000_000
 
 
 class LinearTagger:
@@ -113,15 +115,19 @@ def _fit(inputs: Any, gold: BoolArray, strength: float) -> tuple[npt.NDArray[np.
     # A tag that all or none hold has nothing to be regressed on.
     bias = np.where(gold.all(axis=0), 10.0, -10.0).astype(np.float32)
 
-    def fit_tag(column: int) -> None:
+    def fit_tag(column: int) -> tuple[Any, Any]:
         # Coordinate descent in the dual, made for more features than rows.
         regression = LogisticRegression(
             solver="liblinear", dual=True, C=strength, tol=0.01, max_iter=1000, random_state=_SEED
         ).fit(inputs, gold[:, column])
-        weights[:, column], bias[column] = regression.coef_[0], regression.intercept_[0]
+        return regression.coef_[0], regression.intercept_[0]
 
     varied = np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0))
-    Parallel(n_jobs=-1, prefer="threads")(delayed(fit_tag)(column) for column in varied)
+    # Processes, not threads: liblinear has one random generator a process, which threads would share by chance.
+    num_jobs = -1 if inputs.nnz * len(varied) > _WORTH_PROCESSES else 1
+    fitted = Parallel(n_jobs=num_jobs)(delayed(fit_tag)(column) for column in varied)
+    for column, (weight, intercept) in zip(varied, fitted, strict=True):
+        weights[:, column], bias[column] = weight, intercept
     return weights, bias
 
 
