@@ -375,7 +375,7 @@ class TestTime:
     def test_what_takes_too_long_is_ended(
         self, vocabulary: TagVocabulary, path: str, body: dict[str, Any]
     ) -> None:
-        shop = Shop(vocabulary, delay_s=0.1, timeout_s=0.4)
+        shop = Shop(vocabulary, delay_s=0.4, timeout_s=0.5)
         response = shop.post(path, body)
         if body.get("stream"):
             assert '"code": "timeout"' in response.text
