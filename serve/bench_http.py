@@ -8,8 +8,8 @@ Contestants: hangtag (the endpoint: a product as the user message) and plain (`v
 same prompt, written here, with a JSON schema of the vocabulary). Two kinds of load: closed, N clients that ask one
 after the other; open, requests at a rate with random (Poisson) intervals, answered or not. Contestants take turns,
 so that a busy machine slows both. All answers are streamed; a request's latency ends with its last byte, its time
-to first token with the first text. `--start` starts both servers on this machine. Answers are checked: an
-incorrect one is no JSON list, or holds unknown or repeated tags or more of a facet than the vocabulary allows. An open-loop
+to first token with the first text. `--start` starts both servers on this machine. Answers are checked: a wrong
+one is no JSON list, or holds unknown or repeated tags or more of a facet than the vocabulary allows. An open-loop
 rate given as x1.5 means that multiple of what closed-loop clients got from the same contestant.
 
 The table goes to stderr; the last line of stdout is one JSON document with provenance, which --out also writes;

@@ -14,7 +14,7 @@ import pytest
 from fake_vllm import EXTRA_ROUTES, Shop
 
 from hangtag import TagVocabulary
-from hangtag.endpoint.app import Endpoint
+from hangtag.endpoint.app import Endpoint, log_to_stderr
 from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.control import DRAIN, Control, num_in_flight
 from hangtag.endpoint.doors import KeyEntry, Keyring, Load, RateLimit, load_keys, read_key_file
@@ -352,13 +352,13 @@ class TestTime:
     def test_a_client_that_goes_away_frees_the_engine(
         self, vocabulary: TagVocabulary, path: str, body: dict[str, Any]
     ) -> None:
-        shop = Shop(vocabulary, delay_s=0.5)
+        shop = Shop(vocabulary, delay_s=0.1)
 
         async def run() -> None:
             leaving, staying = Slow(shop, path, body), Slow(shop, path, body)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(20):
                 while shop.vllm.num_running < 2:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.005)
             leaving.gone.set()
             await leaving.task
             assert shop.vllm.num_running == 1
@@ -375,7 +375,7 @@ class TestTime:
     def test_what_takes_too_long_is_ended(
         self, vocabulary: TagVocabulary, path: str, body: dict[str, Any]
     ) -> None:
-        shop = Shop(vocabulary, delay_s=0.03, timeout_s=0.05)
+        shop = Shop(vocabulary, delay_s=0.4, timeout_s=0.5)
         response = shop.post(path, body)
         if body.get("stream"):
             assert '"code": "timeout"' in response.text
@@ -401,13 +401,15 @@ class TestDrain:
     def test_what_is_there_is_served_and_what_comes_turned_away(
         self, vocabulary: TagVocabulary, tmp_path: Path
     ) -> None:
-        shop = Shop(vocabulary, delay_s=0.01)
+        shop = Shop(vocabulary, delay_s=0.05)
         serving = shop.serving
         serving.control = Control(tmp_path, replace_keys=lambda _: None, num_requests=lambda: serving.num_requests)
 
         async def run() -> None:
             there = Slow(shop, "/v1/tag", TAG)
-            await asyncio.sleep(0.01)
+            async with asyncio.timeout(20):
+                while not shop.vllm.num_running:
+                    await asyncio.sleep(0.001)
             assert num_in_flight(tmp_path) is None
             (tmp_path / DRAIN).touch()
             assert serving.control is not None
@@ -501,6 +503,17 @@ class TestLogs:
         for line in own:
             assert "shoes" not in line
             assert KEY not in line
+
+    def test_the_log_goes_to_stderr_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        logger = logging.getLogger("hangtag")
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+        monkeypatch.setattr(logger, "level", logging.NOTSET)
+        for _ in range(2):
+            log_to_stderr()
+        assert len(logger.handlers) == 1
+        assert logging.getLogger("hangtag.endpoint.app").isEnabledFor(logging.INFO)
+        logger.setLevel(logging.NOTSET)
 
     def test_asked_for_it_is_masked(self, vocabulary: TagVocabulary, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
