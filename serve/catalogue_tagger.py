@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from hangtag.bulk.context import named_ingredients, prompted_ingredients, run_in
 from hangtag.catalog import load_labelled
 from hangtag.cli import choice_from_arguments
 from hangtag.errors import RecipeError
-from hangtag.loading import EngineName, load_run_tagger, read_run
+from hangtag.loading import DEFAULT_SHOTS, EngineName, load_run_tagger, read_run
 from hangtag.manifest import load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget
@@ -26,6 +26,8 @@ MAX_TOKENS = 256
 _BATCH = 256
 # What a run was trained with, and so brings itself.
 _OF_RUNS = ("vocabulary", "examples", "shots", "max_tags", "min_tags", "with_parents", "prompt", "endpoint")
+# What a server's tagger has its own way of.
+_OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
 
 Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
 
@@ -112,18 +114,22 @@ def tagger_from_arguments(arguments: argparse.Namespace) -> CatalogueTagger:
         HangtagError: options contradict each other, or a file, model or run is refused.
     """
     if arguments.run is not None:
-        for name in _OF_RUNS:
-            if getattr(arguments, name):
-                option = name.replace("_", "-")
-                raise RecipeError(f"--{option} cannot be combined with --run, which brings its own")
+        _refuse(arguments, _OF_RUNS, "--run, which brings its own")
         return _of_run(arguments)
     if not arguments.vocabulary:
         raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
     if arguments.endpoint:
+        _refuse(arguments, _OF_SERVERS, "--endpoint, which takes the defaults")
         return _of_endpoint(arguments)
     if arguments.engine == "null" or (arguments.engine == "ray" and arguments.worker_engine == "null"):
         return _null(arguments)
     return _prompted(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) -> None:
+    for name in names:
+        if getattr(arguments, name):
+            raise RecipeError(f"--{name.replace('_', '-')} cannot be combined with {beside}")
 
 
 def load_stream(arguments: argparse.Namespace, engine: str) -> tuple[Stream, Usage]:
@@ -184,7 +190,7 @@ def _null(arguments: argparse.Namespace) -> CatalogueTagger:
 def _of_endpoint(arguments: argparse.Namespace) -> CatalogueTagger:
     vocabulary = TagVocabulary.from_path(arguments.vocabulary)
     examples = load_labelled(arguments.examples) if arguments.examples else ()
-    shots = (4 if examples else 0) if arguments.shots is None else arguments.shots
+    shots = min(DEFAULT_SHOTS, len(examples)) if arguments.shots is None else arguments.shots
 
     def load() -> tuple[Stream, Usage]:
         from hangtag.taggers.http_client import HttpTagger

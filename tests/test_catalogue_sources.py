@@ -153,3 +153,12 @@ def test_a_server_tags_a_catalogue(
     assert [row["id"] for row in rows if row["status"] != "ok"] == ["7"]
     assert {row["model"] for row in rows} == {"theirs"}
     assert "secret" not in "".join(path.read_text(errors="ignore") for path in out.rglob("*.json"))
+
+
+def test_what_a_server_would_not_heed_is_refused(
+    catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tags.json").write_text(json.dumps(TAGS))
+    arguments = [str(catalogue), str(tmp_path / "out"), "--vocabulary", str(tmp_path / "tags.json")]
+    assert generate.main([*arguments, "--endpoint", "http://127.0.0.1:1/v1", "--max-tags", "2"]) == 2
+    assert "--max-tags cannot be combined with --endpoint" in capsys.readouterr().err
