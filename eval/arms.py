@@ -32,7 +32,7 @@ from eval.predict import Contestant, content_hash, slug
 from eval.settings import Endpoint, Evaluation
 from hangtag.catalog import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
-from hangtag.loading import load_engine, load_tagger
+from hangtag.loading import load_engine, load_run_tagger, load_tagger
 from hangtag.manifest import file_sha256, folder_sha256, load_run
 from hangtag.models import resolve_model
 from hangtag.prompt import PROMPTS
@@ -52,8 +52,10 @@ trainer:
 _SOURCES = Path(__file__).resolve().parents[1] / "src" / "hangtag"
 _SHARED_CODE = ("product.py", "tagging.py", "vocabulary.py")
 _LLM_CODE = (
+    "calibration.py",
     "prompt.py",
     "loading.py",
+    "tag_tokens.py",
     "constraint",
     "vllm_plugin.py",
     *(
@@ -97,9 +99,14 @@ class Arm:
         return self.kind in LLM_KINDS
 
     @property
+    def is_prompted(self) -> bool:
+        """Whether a language model answers that has not been trained for it: slow, for its prompts are long."""
+        return self.is_llm and self.run is None
+
+    @property
     def batch_size(self) -> int:
-        """Products between two writes to the disk; a language model needs enough to fill its engine."""
-        return 32 if self.is_llm else 128
+        """Products between two writes to the disk: enough to fill an engine, few enough to lose little."""
+        return 32 if self.is_prompted else 128
 
 
 def choose_arms(recipe: Evaluation, runs: tuple[Path, ...], dataset: Dataset) -> tuple[list[Arm], dict[str, str]]:
@@ -293,12 +300,14 @@ class ArmLoader:
         return self._language_model(arm)
 
     def _language_model(self, arm: Arm) -> Contestant:
-        shots = self._recipe.shots if arm.kind == "few_shot" else 0
-        model, template = self._recipe.model, None
         if arm.run:
-            model, template = str(arm.run / "model"), arm.run / "prompt.jinja"
-        if model not in self._engines:
             # Two engines rarely fit in memory together.
+            self._engines.clear()
+            tagger = load_run_tagger(arm.run, engine=_engine(self._recipe), decoding=arm.decoding)
+            return Contestant(tagger, tagger.usage)
+        shots = self._recipe.shots if arm.kind == "few_shot" else 0
+        model = self._recipe.model
+        if model not in self._engines:
             self._engines.clear()
             self._engines[model] = load_engine(model, _engine(self._recipe))
         tagger = load_tagger(
@@ -307,7 +316,6 @@ class ArmLoader:
             # Without examples, not even the number of tags that a labelled product holds is known.
             examples=() if arm.kind == "zero_shot" else self._dataset.train,
             shots=shots,
-            template=template,
             decoding=arm.decoding,
         )
         return Contestant(tagger, tagger.usage)

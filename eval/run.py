@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "--llm-limit",
         type=int,
         metavar="N",
-        help="the same, for arms with a language model only (default: --limit)",
+        help="the same, for prompted language models only (default: --limit)",
     )
     what.add_argument(
         "--perturb",
@@ -325,7 +325,7 @@ class _Job:
     def _predict_arm(self, arm: Arm, loader: ArmLoader) -> dict[str, Any]:
         recipe = self.recipe
         described = identity(arm, recipe, self.dataset)
-        limits = [n for n in (recipe.limit, recipe.llm_limit if arm.is_llm else None) if n is not None]
+        limits = [n for n in (recipe.limit, recipe.llm_limit if arm.is_prompted else None) if n is not None]
         products = [self.dataset.test[p] for p in self.positions(min(limits, default=None))]
         variants = {None: products} | {kind: self._perturbed(products, kind) for kind in recipe.perturb}
         contestants: list[Any] = []

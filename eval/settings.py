@@ -48,7 +48,7 @@ class Evaluation(Recipe):
     limit: int | None = Field(default=None, ge=1)
     """Test products for every arm, a seeded sample; None takes all."""
     llm_limit: int | None = Field(default=None, ge=1)
-    """As `limit`, for the arms with a language model only; a part of the others' sample."""
+    """As `limit`, for prompted language models only; a part of the others' sample."""
     perturb: tuple[Perturbation, ...] = ()
     """Perturbations of the products under which every arm is measured again."""
     seed: int = 0

@@ -30,7 +30,7 @@ from typing import Any
 
 from hangtag.catalog import load_dataset
 from hangtag.errors import EngineError, RecipeError
-from hangtag.loading import DEFAULT_MODEL
+from hangtag.loading import DEFAULT_MODEL, read_run
 from hangtag.manifest import provenance, write_json
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="a labelled dataset (default: the sample)")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="M", help="the language model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--run",
+        dest="fine_tuned",
+        type=Path,
+        metavar="DIR",
+        help="an exported run of sft.train in place of --model, with its prompt and vocabulary",
     )
     parser.add_argument("--dtype", metavar="T", help="float32 or bfloat16 (default: the faster by a probe)")
     parser.add_argument(
@@ -93,6 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise RecipeError("contestant free writes as many tokens as set does: name set too")
     data = load_dataset(arguments.data or sample_folder(), splits=("train", "test"))
     vocabulary = data.vocabulary
+    if arguments.fine_tuned:
+        vocabulary = read_run(arguments.fine_tuned)[1]
+        arguments.model = str(arguments.fine_tuned / "model")
+        if arguments.num_tags:
+            raise RecipeError("--num-tags: a run knows its own tags only; leave one of --run and --num-tags out")
     if not any(limits.max for limits in vocabulary.facets.values()):
         vocabulary = vocabulary.with_observed_limits(product.tags or () for product in data.train)
     if arguments.num_tags:
@@ -124,8 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
             "num_tags": len(vocabulary),
             **{
                 name: getattr(arguments, name)
-                for name in ("model", "products", "rounds", "max_tokens", "max_tags", "in_flight", "temperature")
+                for name in ("products", "rounds", "max_tokens", "max_tags", "in_flight", "temperature")
             },
+            "model": arguments.model if not arguments.fine_tuned else arguments.fine_tuned.name,
             "dtype": workers[order[0]].dtype,
         },
         "contestants": {name: _summary(results) for name, results in rounds.items()},
@@ -201,7 +214,7 @@ def _work(
     connection: Connection, name: str, options: dict[str, Any], document: dict[str, Any], products: list[Product]
 ) -> None:
     from hangtag.constraint import Limits
-    from hangtag.loading import load_tagger
+    from hangtag.loading import fine_tuned_tagger, load_tagger
     from hangtag.prompt import Budget
     from hangtag.taggers.vllm_offline import VllmEngine
 
@@ -213,15 +226,23 @@ def _work(
     connection.send(engine.dtype)
     while (request := connection.recv()) is not None:
         start = time.perf_counter()
-        tagger = load_tagger(
-            vocabulary,
-            engine,
-            decoding="schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set",
-            limits=Limits(max_tags=options["max_tags"]),
-            # Finding the tags nearest to each product is no part of decoding.
-            budget=Budget(shortlist=0),
-            max_tokens=options["max_tokens"],
-        )
+        decoding = "schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set"
+        limits = Limits(max_tags=options["max_tags"])
+        if run := options["fine_tuned"]:
+            settings = read_run(run)[0].model_copy(update={"max_tokens": options["max_tokens"]})
+            tagger = fine_tuned_tagger(
+                engine, vocabulary, settings, template=run / "prompt.jinja", decoding=decoding, limits=limits
+            )
+        else:
+            tagger = load_tagger(
+                vocabulary,
+                engine,
+                decoding=decoding,
+                limits=limits,
+                # Finding the tags nearest to each product is no part of decoding.
+                budget=Budget(shortlist=0),
+                max_tokens=options["max_tokens"],
+            )
         plan = replace(
             tagger.plan,
             temperature=options["temperature"],

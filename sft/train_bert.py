@@ -12,9 +12,6 @@ continues a run that was stopped in any way from its last checkpoint, under the 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import dataclasses
-import difflib
 import json
 import os
 import shutil
@@ -25,11 +22,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hangtag.config import Recipe, load_recipe
-from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from hangtag.config import Recipe
+from hangtag.errors import DataError, HangtagError, MissingExtra
 from hangtag.vocabulary import FacetLimits
+from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
 
-_CHECKPOINTS = "checkpoints"
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 128,
@@ -45,18 +43,20 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "dataloader_pin_memory": False,
     "seed": 17,
 }
-_OURS = {
-    "output_dir",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-    "load_best_model_at_end",
-    "metric_for_best_model",
-    "greater_is_better",
-    "remove_unused_columns",
-    "train_sampling_strategy",
-}
+_OURS = frozenset(
+    {
+        "output_dir",
+        "eval_strategy",
+        "eval_steps",
+        "save_strategy",
+        "save_steps",
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "greater_is_better",
+        "remove_unused_columns",
+        "train_sampling_strategy",
+    }
+)
 
 
 class BertRecipe(Recipe):
@@ -105,19 +105,8 @@ def _run(options: argparse.Namespace) -> None:
     from hangtag.catalog import load_dataset
 
     out: Path = options.out
-    if (out / "manifest.json").exists():
-        raise DataError(f"{out}: a completed run stands there; choose another --out or remove it")
-    if options.resume:
-        if not (out / "recipe.yaml").is_file():
-            raise DataError(f"{out}: nothing to resume (no recipe.yaml); start it without --resume")
-        if options.recipe:
-            raise RecipeError("--resume takes the recipe from the run directory; leave the recipe out")
-        recipe = load_recipe(out / "recipe.yaml", BertRecipe)
-    else:
-        if out.exists() and any(out.iterdir()):
-            raise DataError(f"{out}: not empty; continue it with --resume or choose another --out")
-        recipe = load_recipe(options.recipe, BertRecipe)
-    _check_trainer_options(recipe)
+    recipe = open_run(out, options.recipe, BertRecipe, resume=options.resume)
+    check_trainer_options(recipe.trainer, "transformers.TrainingArguments", _OURS)
     dataset = load_dataset(options.data, splits=("train", "validation"))
     if not dataset.train or not dataset.validation:
         raise DataError(f"{options.data}: train or validation holds no product; both are needed")
@@ -125,33 +114,13 @@ def _run(options: argparse.Namespace) -> None:
     print(json.dumps(metrics))
 
 
-def _check_trainer_options(recipe: BertRecipe) -> None:
-    refused = sorted(_OURS & recipe.trainer.keys())
-    if refused:
-        raise RecipeError(f"trainer.{refused[0]} is set by the program; remove it from the recipe")
-    if not recipe.trainer:
-        return
-    try:
-        from transformers import TrainingArguments
-    except ImportError:
-        raise MissingExtra("transformers", "train") from None
-    known = [field.name for field in dataclasses.fields(TrainingArguments)]
-    for name in recipe.trainer:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "see the TrainingArguments of transformers"
-            raise RecipeError(f"unknown key `trainer.{name}`; {hint}")
-
-
 def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict[str, Any]:
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         import torch
         import transformers
     except ImportError as error:
         raise MissingExtra(error.name or "transformers", "train") from None
-    import yaml
-
     from hangtag.encoders.tag_classifier import TagClassifier
     from hangtag.facet_decoding import tag_matrix
     from hangtag.manifest import RunManifest, write_json
@@ -159,15 +128,14 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     from sft.bert_trainer import SetF1, TagTrainer
 
     if not {"bf16", "fp16"} & recipe.trainer.keys():
-        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": _is_bfloat16_faster()}})
+        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": is_bfloat16_faster()}})
     transformers.set_seed((_TRAINER_DEFAULTS | recipe.trainer)["seed"])
     train = dataset.train[: recipe.limit]
     vocabulary = dataset.vocabulary
     if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
         vocabulary = vocabulary.with_observed_limits(product.tags for product in train)
-    out.mkdir(parents=True, exist_ok=True)
+    save_recipe(out, recipe)
     vocabulary.save(out / "vocabulary.json")
-    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(), sort_keys=False), encoding="utf-8")
 
     source = resolve_model(recipe.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -189,7 +157,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
         patience=recipe.patience,
     )
     began = time.monotonic()
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / _CHECKPOINTS) if resume else None
+    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)
     found = trainer.evaluate()
     metrics = {
@@ -204,7 +172,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     model.save(out / "model", tokenizer)
     write_json(out / "thresholds.json", measure.thresholds)
     write_json(out / "metrics.json", metrics)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     RunManifest(
         program="sft.train_bert",
         kind="bert",
@@ -234,7 +202,7 @@ def _arguments(recipe: BertRecipe, num_train: int, out: Path) -> Any:
     return transformers.TrainingArguments(
         # Without `use_cpu` transformers refuses `bf16` where there is no GPU.
         **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
-        output_dir=str(out / _CHECKPOINTS),
+        output_dir=str(out / CHECKPOINTS),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="best",
@@ -243,36 +211,6 @@ def _arguments(recipe: BertRecipe, num_train: int, out: Path) -> Any:
         greater_is_better=True,
         remove_unused_columns=False,
     )
-
-
-def _is_bfloat16_faster() -> bool:
-    """Return whether bfloat16 products of matrices are clearly faster here: not all CPUs with them gain."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        rows, weights = torch.ones(1024, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
-        timings = []
-        for _ in range(12):
-            began = time.perf_counter()
-            torch.nn.functional.linear(rows, weights)
-            timings.append(time.perf_counter() - began)
-        # The least: everything else is another process's doing.
-        seconds[dtype] = min(timings)
-    return seconds[torch.bfloat16] < 0.7 * seconds[torch.float32]
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: each step frees and takes the same large blocks, and faults are dear."""
-    m_trim_threshold, m_mmap_max = -1, -4
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 if __name__ == "__main__":

@@ -280,31 +280,38 @@ def load_dataset(folder: str | Path, splits: Sequence[str] = SPLITS) -> Dataset:
     loaded: dict[str, tuple[Product, ...]] = dict.fromkeys(SPLITS, ())
     digests = [file_sha256(folder / "vocabulary.json")]
     for split in splits:
-        path = next((p for p in (folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz") if p.is_file()), None)
-        if path is None:
-            raise DataError(
-                f"{folder}: no {split}.jsonl or {split}.jsonl.gz; expected the splits {', '.join(splits)}"
-            )
+        path = split_file(folder, split)
         loaded[split] = load_labelled(path)
         digests.append(file_sha256(path))
     digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Dataset(folder, vocabulary=vocabulary, digest=digest, **loaded)
 
 
+def split_file(folder: str | Path, split: str) -> Path:
+    """Return the file of a labelled dataset's split. Raises DataError: there is none."""
+    for path in (Path(folder) / f"{split}.jsonl", Path(folder) / f"{split}.jsonl.gz"):
+        if path.is_file():
+            return path
+    raise DataError(f"{folder}: no {split}.jsonl or {split}.jsonl.gz; expected the splits {', '.join(SPLITS)}")
+
+
 def load_labelled(path: str | Path) -> tuple[Product, ...]:
-    """Return the labelled products of a catalogue.
+    """Return the labelled products of a catalogue. Raises DataError: see `read_labelled`."""
+    return tuple(read_labelled(path))
+
+
+def read_labelled(path: str | Path) -> Iterator[Product]:
+    """Yield the labelled products of a catalogue, in order.
 
     Raises:
         DataError: a row is no product or has no `tags`; file, row and reason are named.
     """
-    products = []
     for row in read_catalogue(path):
         if isinstance(row, BadRow):
             raise DataError(f"{path}:{row.line}: {row.reason}")
         if row.tags is None:
             raise DataError(f"{path}: product {row.id!r} has no `tags`; expected labelled products")
-        products.append(row)
-    return tuple(products)
+        yield row
 
 
 def tag_rows(

@@ -7,6 +7,7 @@
     ├── ModelError         a model cannot be found, fetched or loaded
     ├── ConstraintError    limits and vocabulary admit no answer, or a tokenizer cannot spell a tag
     ├── EngineError        an engine or an endpoint failed while it worked
+    ├── TrainingError      training cannot go on
     └── MissingExtra       an optional package is not installed
 
 Every message says what was got, what was expected and what to do. Programs print it as one line
@@ -44,6 +45,12 @@ class ConstraintError(HangtagError):
 
 class EngineError(HangtagError):
     """An engine or an endpoint failed while it worked."""
+
+    exit_code = 1
+
+
+class TrainingError(HangtagError):
+    """Training cannot go on: memory, or a loss that is no number."""
 
     exit_code = 1
 

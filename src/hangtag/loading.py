@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hangtag.calibration import Calibration
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.errors import DataError
+from hangtag.manifest import load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget, Prompter
 from hangtag.vocabulary import TagVocabulary
@@ -109,6 +113,135 @@ def load_tagger(
         limits=limits,
         max_tokens=max_tokens,
     )
+
+
+class AnswerSettings(BaseModel):
+    """How a fine-tuned model reads a product and writes its answer; a part of the run's manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answer: Literal["tag_tokens", "text"]
+    """One token a tag (`hangtag.tag_tokens`), or the tokenizer's ordinary tokens."""
+    min_tags: int = Field(default=0, ge=0)
+    max_tags: int = Field(ge=1)
+    max_tokens: int = Field(ge=2)
+    """Tokens of a whole answer."""
+    title: int
+    """Tokens of a title; the rest is cut. `description` and `attributes` likewise."""
+    description: int
+    attributes: int
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of an answer."""
+        return Limits(min_tags=self.min_tags, max_tags=self.max_tags)
+
+    @property
+    def budget(self) -> Budget:
+        """The limits of a prompt, which lists no vocabulary."""
+        return Budget(
+            title=self.title,
+            description=self.description,
+            attributes=self.attributes,
+            vocabulary=0,
+            shortlist=0,
+        )
+
+
+def compile_answers(tokenizer: Any, vocabulary: TagVocabulary, answer: str) -> TagConstraint:
+    """Return the constraint of a fine-tuned model's answers; see `AnswerSettings.answer`.
+
+    Raises:
+        ConstraintError: the tokenizer was not extended for this vocabulary, or cannot spell a tag.
+    """
+    if answer == "tag_tokens":
+        from hangtag.tag_tokens import TagTokens
+
+        return TagConstraint.from_spelling(
+            vocabulary, TagTokens.read(tokenizer.get_vocab(), vocabulary).spelling()
+        )
+    from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
+
+    return TagConstraint.compile(vocabulary, HFPieceTokenizer(tokenizer))
+
+
+def fine_tuned_tagger(
+    engine: Engine,
+    vocabulary: TagVocabulary,
+    settings: AnswerSettings,
+    *,
+    template: str | Path,
+    decoding: Decoding = "set",
+    limits: Limits | None = None,
+    calibration: Calibration | None = None,
+) -> GenerativeTagger:
+    """Return a tagger over a fine-tuned model: the same prompt, spelling and limits as in its training.
+
+    `limits` None takes those of the training.
+    """
+    from hangtag.taggers.generative import GenerativeTagger
+    from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
+
+    prompter = Prompter(vocabulary, HFPieceTokenizer(engine.tokenizer), template=template, budget=settings.budget)
+    return GenerativeTagger(
+        engine,
+        prompter,
+        constraint=compile_answers(engine.tokenizer, vocabulary, settings.answer),
+        decoding=decoding,
+        limits=limits or settings.limits,
+        max_tokens=settings.max_tokens,
+        calibration=calibration,
+    )
+
+
+def load_run_tagger(
+    run: str | Path,
+    *,
+    engine: EngineName = "vllm",
+    weights: str = "model",
+    decoding: Decoding = "set",
+    limits: Limits | None = None,
+) -> GenerativeTagger:
+    """Return the tagger that a run of `sft.train` made, with calibrated confidences.
+
+    `weights` is the folder in the run that `sft.export` wrote: `model`, or `model-int8`.
+
+    Raises:
+        DataError: the run is not complete, not exported, or not of a language model.
+        ModelError: the engine cannot load the weights.
+    """
+    run = Path(run)
+    settings, vocabulary = read_run(run)
+    if not (run / weights / "config.json").is_file():
+        how = "" if weights == "model" else " --quantize int8"
+        raise DataError(f"{run}: no {weights}/; export the run first: python -m sft.export --run {run}{how}")
+    calibration = run / "calibration.json"
+    loaded = load_engine(str(run / weights), engine)
+    loaded.name = run.resolve().name
+    return fine_tuned_tagger(
+        loaded,
+        vocabulary,
+        settings,
+        template=run / "prompt.jinja",
+        decoding=decoding,
+        limits=limits,
+        calibration=Calibration.load(calibration) if calibration.is_file() else None,
+    )
+
+
+def read_run(run: str | Path) -> tuple[AnswerSettings, TagVocabulary]:
+    """Return how a fine-tuned run answers, and its vocabulary.
+
+    Raises:
+        DataError: the run is not complete, or not of a language model.
+    """
+    manifest, vocabulary = load_run(run)
+    try:
+        return AnswerSettings.model_validate(manifest.details["answers"]), vocabulary
+    except (KeyError, ValidationError):
+        raise DataError(
+            f"{run}: a run of kind {manifest.kind!r} by {manifest.program}; expected one of sft.train"
+        ) from None
 
 
 class NearestLabelled:

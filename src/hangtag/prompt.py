@@ -161,7 +161,7 @@ class Prompter:
         shortlists = self._nearest_tags(products, self.budget.shortlist) if self._nearest_tags else None
         prompts = []
         for number, product in enumerate(products):
-            messages = [{"role": "system", "content": self._system}]
+            messages = [{"role": "system", "content": self._system}] if self._system else []
             # The nearest example stands last, next to the product.
             for example in reversed(examples[number] if examples else []):
                 answer = to_answer(self.vocabulary.in_order(t for t in example.tags or () if t in self.vocabulary))

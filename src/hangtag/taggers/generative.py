@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol
 
+from hangtag.calibration import Calibration
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.schema import answer_schema
 from hangtag.errors import ConstraintError
@@ -87,8 +88,13 @@ class GenerativeTagger:
         decoding: Decoding = "set",
         limits: Limits | None = None,
         max_tokens: int = 256,
+        calibration: Calibration | None = None,
     ) -> None:
-        """Bind engine and prompt. Raises ConstraintError: no answer within `limits` fits in `max_tokens`."""
+        """Bind engine and prompt; `calibration` maps every confidence before it is returned.
+
+        Raises:
+            ConstraintError: no answer within `limits` fits in `max_tokens`.
+        """
         self.name = engine.name
         self.vocabulary: TagVocabulary = prompter.vocabulary
         self.usage = Usage()
@@ -96,6 +102,7 @@ class GenerativeTagger:
         self._prompter = prompter
         self._chat = ChatTokens(engine.tokenizer)
         self._constraint = constraint
+        self._calibration = calibration
         limits = limits or Limits()
         start = constraint.start(max_tokens=max_tokens, limits=limits)
         self.plan = Plan(
@@ -181,7 +188,8 @@ class GenerativeTagger:
                 ScoredTag(tag=tag, facet=self.vocabulary[tag].facet, confidence=confidence)
                 for tag, confidence in zip(scored.tags, scored.confidences, strict=True)
             )
-            return self._tagging(product_id, tags=tags)
+            tagging = self._tagging(product_id, tags=tags)
+            return tagging if self._calibration is None else self._calibration.apply(tagging)
         text = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
         answer = parse_answer(text, self.vocabulary)
         if answer.reason is not None:

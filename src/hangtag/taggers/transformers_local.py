@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from hangtag.errors import MissingExtra, ModelError
 from hangtag.models import resolve_model
@@ -45,9 +46,27 @@ class TransformersEngine:
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines() or ["no message"]
             raise ModelError(f"{path}: transformers cannot load it ({reason[0]:.300})") from None
-        self.name = model
-        self._torch = torch
-        self._model.to(hardware.device).eval()
+        self._model.to(hardware.device)
+        self._adopt(model, max_model_len, batch_size)
+
+    @classmethod
+    def around(
+        cls, model: Any, tokenizer: Any, *, name: str, max_model_len: int = MAX_MODEL_LEN, batch_size: int = 8
+    ) -> TransformersEngine:
+        """Return an engine over a model that is loaded already, such as one in training; see `__init__`.
+
+        The model is left on its device; `generate` sees it as it is at each call.
+        """
+        engine = cls.__new__(cls)
+        engine._model, engine.tokenizer = model, tokenizer
+        engine._adopt(name, max_model_len, batch_size)
+        return engine
+
+    def _adopt(self, name: str, max_model_len: int, batch_size: int) -> None:
+        import transformers
+
+        self.name = name
+        self._model.eval()
         # Sampling settings that a model ships with (temperature, top-p) must not change an answer.
         self._model.generation_config = transformers.GenerationConfig(
             eos_token_id=self.tokenizer.eos_token_id,
@@ -73,7 +92,8 @@ class TransformersEngine:
             return [
                 Generation(error="transformers has no structured outputs; use --decoding set or the engine vllm")
             ] * len(prompts)
-        torch = self._torch
+        import torch
+
         longest = max(map(len, prompts))
         pad = self._model.generation_config.pad_token_id
         padded = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts], device=self._model.device)

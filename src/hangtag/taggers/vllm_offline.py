@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hangtag.errors import EngineError, MissingExtra, ModelError
@@ -28,12 +30,14 @@ class VllmEngine:
         dtype: str | None = None,
         max_model_len: int = MAX_MODEL_LEN,
         max_in_flight: int = MAX_IN_FLIGHT,
+        adapter: str | Path | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         """Load `model` (a packaged name, a folder or a hub id).
 
         `dtype` None takes what `probe_hardware` finds faster. `max_model_len` is in tokens, `max_in_flight` in
-        sequences; `options` go to `vllm.LLM` under vLLM's own names and win.
+        sequences; `adapter` is the folder of a LoRA adapter that every request uses; `options` go to `vllm.LLM`
+        under vLLM's own names and win.
 
         Raises:
             MissingExtra: vllm is not installed.
@@ -67,6 +71,13 @@ class VllmEngine:
         if hardware.device == "cpu":
             # Steps of a second instead of ten: first answers come early, and throughput is the same.
             settings["max_num_batched_tokens"] = max(_CPU_STEP_TOKENS, max_in_flight)
+        self._lora = None
+        if adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+            settings |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
+            self._lora = LoRARequest("adapter", 1, str(adapter))
         try:
             config = transformers.AutoConfig.from_pretrained(path)
             longest = getattr(config.get_text_config(), "max_position_embeddings", max_model_len)
@@ -106,7 +117,12 @@ class VllmEngine:
                         break
                     key, prompt = request
                     try:
-                        engine.add_request(str(key), {"prompt_token_ids": list(prompt)}, params.clone())
+                        engine.add_request(
+                            str(key),
+                            {"prompt_token_ids": list(prompt)},
+                            params.clone(),
+                            lora_request=self._lora,
+                        )
                     except (ValueError, VLLMValidationError) as error:
                         yield key, Generation(error=f"vLLM refused the request: {error}")
                         continue

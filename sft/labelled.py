@@ -1,0 +1,45 @@
+"""The labelled products that a run learns from, checked."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hangtag.catalog import Dataset, load_dataset
+from hangtag.errors import DataError, VocabularyError
+from hangtag.product import Product
+from hangtag.vocabulary import FacetLimits
+
+
+def load_labelled_splits(folder: str | Path) -> Dataset:
+    """Return train and validation, with the limits that the training products keep where the data name none.
+
+    Raises:
+        DataError: a split is missing or empty, or a product has no `tags`.
+        VocabularyError: a label is not in the vocabulary; lists them with their counts.
+    """
+    dataset = load_dataset(folder, splits=("train", "validation"))
+    if not dataset.train or not dataset.validation:
+        raise DataError(f"{folder}: train or validation holds no product; both are needed")
+    vocabulary = dataset.vocabulary
+    products = (*dataset.train, *dataset.validation)
+    unknown = Counter(name for product in products for name in product.tags or () if name not in vocabulary)
+    if unknown:
+        shown = ", ".join(f"{name!r} ({number} times)" for name, number in unknown.most_common(10))
+        raise VocabularyError(
+            f"{folder}: vocabulary.json lacks {len(unknown)} tags of the training products: {shown}; add them, or "
+            "take them out of the products"
+        )
+    if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
+        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in dataset.train)
+    return replace(dataset, vocabulary=vocabulary)
+
+
+def draw(products: Sequence[Product], number: int | None, seed: int) -> list[Product]:
+    """Return that many products (None: all) in their own order; a smaller number is a part of a larger one's."""
+    order = list(range(len(products)))
+    random.Random(seed).shuffle(order)
+    return [products[at] for at in sorted(order[:number])]

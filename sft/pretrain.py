@@ -1,0 +1,225 @@
+"""Let a base model read a catalogue before it learns to tag: domain-adaptive pre-training on unlabelled text.
+
+    python -m sft.pretrain sft/recipes/smollm2_pretrain.yaml --texts products.jsonl --out runs/read
+    python -m sft.pretrain --texts products.jsonl --out runs/read --resume
+
+IN is a catalogue (.jsonl, .csv, also .gz, .parquet). Texts are packed into stretches of `stretch` tokens, an end
+token between two. The run directory holds recipe.yaml, model/ (a Hugging Face folder: the base with what was
+trained merged into it), metrics.json and, written last, manifest.json; name RUN/model as `model` in a recipe of
+`sft.train`. The last line of stdout is one JSON object with the perplexity on held-out texts before and after.
+Exit codes: 0 done, 1 failed, 2 misused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hangtag.config import Recipe
+from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.recipe import TRAINER_DEFAULTS
+from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
+
+_OURS = frozenset(
+    {
+        "output_dir",
+        "max_length",
+        "packing",
+        "packing_strategy",
+        "dataset_text_field",
+        "eval_strategy",
+        "save_strategy",
+        "save_steps",
+    }
+)
+
+
+class PretrainRecipe(Recipe):
+    """Settings of one run over unlabelled text."""
+
+    model: str
+    """The base model: a packaged model's name, a folder or a hub id."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """See `sft.recipe.TrainRecipe.method`; the adapter is merged at the end."""
+    rank: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    stretch: int = Field(default=512, ge=16)
+    """Tokens of a packed sequence."""
+    held_out: int = Field(default=200, ge=1)
+    """Texts, drawn with the seed, that perplexity is measured on."""
+    general: str | None = None
+    """A text file, one document a line, mixed in so that general language is not forgotten."""
+    general_share: float = Field(default=0.1, ge=0, lt=1)
+    """Documents of `general` among all that are read."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read that many products only, drawn with the seed."""
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Options of TRL's SFTConfig under their own names; they win over the defaults."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the catalogue, or go on reading, and write the run directory; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sft.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?", help="YAML file, see PretrainRecipe; a resumed run has its own")
+    parser.add_argument("--texts", required=True, type=Path, metavar="IN", help="the catalogue")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run directory to write")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    options = parser.parse_args(argv)
+    try:
+        if not options.recipe and not options.resume:
+            raise RecipeError("no recipe: give one of sft/recipes/, or --resume")
+        recipe = open_run(options.out, options.recipe, PretrainRecipe, resume=options.resume)
+        check_trainer_options(recipe.trainer, "trl.SFTConfig", _OURS)
+        print(json.dumps(pretrain(recipe, options.texts, options.out, resume=options.resume)))
+    except HangtagError as error:
+        print(f"sft.pretrain: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) -> dict[str, Any]:
+    """Run or resume the reading in `out`; return the perplexities."""
+    keep_freed_memory()
+    try:
+        import datasets
+        import peft
+        import torch
+        import transformers
+        import trl
+    except ImportError as error:
+        raise MissingExtra(error.name or "trl", "train") from None
+    from hangtag.manifest import RunManifest, file_sha256, write_json
+    from hangtag.models import resolve_model
+    from sft.language_model import load_base
+    from sft.trainer_parts import ProgressLine, SaveByTime
+
+    if not {"bf16", "fp16"} & recipe.trainer.keys():
+        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": is_bfloat16_faster()}})
+    settings = TRAINER_DEFAULTS | {"num_train_epochs": 1, "learning_rate": 2e-4} | recipe.trainer
+    read, held_out = documents(recipe, texts, settings["seed"])
+    save_recipe(out, recipe)
+    source = resolve_model(recipe.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    on_gpu_bf16 = torch.cuda.is_available() and settings["bf16"]
+    dtype = torch.bfloat16 if on_gpu_bf16 else torch.float32
+    model = load_base(source, in_nf4=recipe.method == "qlora", dtype=dtype)
+    adapter = None
+    if recipe.method != "full":
+        adapter = peft.LoraConfig(
+            r=recipe.rank,
+            lora_alpha=2 * recipe.rank,
+            lora_dropout=recipe.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+    trainer = trl.SFTTrainer(
+        model=model,
+        args=trl.SFTConfig(
+            **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
+            output_dir=str(out / CHECKPOINTS),
+            max_length=recipe.stretch,
+            packing=True,
+            # Stretches are filled to the last token, texts run over their ends: no attention kernel is asked for.
+            packing_strategy="wrapped",
+            dataset_text_field="text",
+            eval_strategy="no",
+            save_strategy="no",
+        ),
+        train_dataset=datasets.Dataset.from_dict({"text": read}),
+        eval_dataset=datasets.Dataset.from_dict({"text": held_out}),
+        processing_class=tokenizer,
+        peft_config=adapter,
+        callbacks=[ProgressLine(), SaveByTime(recipe.checkpoint_minutes)],
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    before = math.exp(trainer.evaluate()["eval_loss"])
+    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = math.exp(trainer.evaluate()["eval_loss"])
+    _save_merged(trainer, recipe, source, tokenizer, out)
+    metrics = {
+        "num_documents": len(read),
+        "perplexity_before": round(before, 3),
+        "perplexity_after": round(after, 3),
+    }
+    write_json(out / "metrics.json", metrics)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    RunManifest(
+        program="sft.pretrain",
+        kind="pretrained",
+        base_model=recipe.model,
+        vocabulary="",
+        data={"file": texts.name, "digest": file_sha256(texts), "num_documents": len(read)},
+        seed=settings["seed"],
+        metrics=metrics,
+    ).write(out)
+    return metrics
+
+
+def documents(recipe: PretrainRecipe, texts: Path, seed: int) -> tuple[list[str], list[str]]:
+    """Return the documents to read, shuffled, and those that are held out.
+
+    Raises:
+        DataError: the catalogue has too few products, or the general text is missing.
+    """
+    from hangtag.catalog import read_catalogue
+    from hangtag.product import Product
+
+    found = [row.text for row in read_catalogue(texts) if isinstance(row, Product)]
+    generator = random.Random(seed)
+    generator.shuffle(found)
+    held_out, read = found[: recipe.held_out], found[recipe.held_out :][: recipe.limit]
+    if not read:
+        raise DataError(
+            f"{texts}: {len(found)} products, of which {recipe.held_out} are held out; none is left to read"
+        )
+    if recipe.general is not None:
+        try:
+            general = [
+                line for line in Path(recipe.general).read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"general: {recipe.general} cannot be read ({error}); expected a text file") from None
+        number = round(len(read) * recipe.general_share / (1 - recipe.general_share))
+        read += generator.sample(general, min(number, len(general)))
+        generator.shuffle(read)
+    return read, held_out
+
+
+def _save_merged(trainer: Any, recipe: PretrainRecipe, source: str, tokenizer: Any, out: Path) -> None:
+    import peft
+    import torch
+
+    from sft.language_model import load_base
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if recipe.method != "full":
+        adapter = out / "adapter"
+        model.save_pretrained(adapter)
+        # Never into NF4: the base is loaded again as it is.
+        base = load_base(source, in_nf4=False, dtype=torch.float32)
+        model = peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    model.save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

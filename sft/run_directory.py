@@ -1,0 +1,91 @@
+"""How a training program begins: a new run directory, or one that is gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from hangtag.config import Recipe, load_recipe
+from hangtag.errors import DataError, MissingExtra, RecipeError
+
+R = TypeVar("R", bound=Recipe)
+
+CHECKPOINTS = "checkpoints"
+CHECK_FILE = "check.jsonl"
+"""Validation products that an export is checked with."""
+TAGGINGS_FILE = "validation_taggings.jsonl"
+"""The finished model's taggings of validation products, before calibration."""
+_RECIPE = "recipe.yaml"
+
+
+def open_run(out: Path, recipe: str | None, kind: type[R], *, resume: bool) -> R:
+    """Return the recipe of a run that begins, or goes on, in `out`.
+
+    A resumed run has its recipe in its folder; where one is given too, it must say the same.
+
+    Raises:
+        DataError: a completed run stands in `out`, other files do, or there is nothing to resume.
+        RecipeError: the recipe is refused, or differs from that of the run that is resumed.
+    """
+    if (out / "manifest.json").exists():
+        raise DataError(f"{out}: a completed run stands there; choose another --out or remove it")
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise DataError(f"{out}: not empty; continue it with --resume or choose another --out")
+        return load_recipe(recipe, kind)
+    if not (out / _RECIPE).is_file():
+        raise DataError(f"{out}: nothing to resume (no {_RECIPE}); start it without --resume")
+    begun = load_recipe(out / _RECIPE, kind)
+    if recipe:
+        _check_same(begun, load_recipe(recipe, kind), out)
+    return begun
+
+
+def save_recipe(out: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe into the run directory, which is made."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+    (out / _RECIPE).write_text(text, encoding="utf-8")
+
+
+def check_trainer_options(options: dict[str, Any], config: str, ours: frozenset[str]) -> None:
+    """Return if every key is an option of the trainer's configuration class, and none that the program sets.
+
+    `config` is "module.Class"; it is imported only where there are options.
+
+    Raises:
+        RecipeError: a key is refused.
+        MissingExtra: the class's package is not installed.
+    """
+    refused = sorted(ours & options.keys())
+    if refused:
+        raise RecipeError(f"trainer.{refused[0]} is set by the program; remove it from the recipe")
+    if not options:
+        return
+    module, _, name = config.rpartition(".")
+    try:
+        found = getattr(__import__(module, fromlist=[name]), name)
+    except ImportError:
+        raise MissingExtra(module, "train") from None
+    known = [field.name for field in dataclasses.fields(found)]
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"see the {name} of {module}"
+            raise RecipeError(f"unknown key `trainer.{key}`; {hint}")
+
+
+def _check_same(begun: Recipe, given: Recipe, out: Path) -> None:
+    before, after = begun.model_dump(), given.model_dump()
+    # The resolved recipe may name trainer options that a probe added.
+    before["trainer"] = {key: value for key, value in before["trainer"].items() if key in after["trainer"]}
+    for key, value in after.items():
+        if before[key] != value:
+            raise RecipeError(
+                f"{out}: was begun with `{key}: {before[key]}`, the recipe says `{key}: {value}`; resume without "
+                "a recipe, or start a new run in another --out"
+            )
