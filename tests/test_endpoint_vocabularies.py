@@ -72,7 +72,7 @@ def test_a_run_brings_prompt_constraint_and_calibration(
     [prompt] = loaded.default.prompt_ids([Product(id="1", title="Red boots")])
     assert "the run's own: Red boots" in ByteTokenizer().decode(prompt)
     ask = loaded.default.ask({})
-    ids = ByteTokenizer().encode_piece(to_answer(["red"]))[len(ask.prefix) :]
+    ids = ByteTokenizer().encode([to_answer(["red"])])[0][len(ask.prefix) :]
     tagging = loaded.default.read("1", ids, [0.0] * len(ids), ask)
     assert [tag.confidence for tag in tagging.tags] == [0.75 if has_calibration else 1.0]
 
