@@ -36,6 +36,7 @@ MAX_MODEL_LEN = 4096
 MAX_NUM_SEQS = 64
 _STEP_TOKENS = 512
 _DEFAULT_KV_GIB = 2
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the bounds that vLLM takes
 _MIDDLEWARE = "hangtag.endpoint.app.Endpoint"
 _REFUSED = {
     "--api-key": "give keys with --keys: vLLM's own key leaves routes open",
@@ -191,10 +192,11 @@ def check_flags(flags: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Weights:
-    """What vLLM loads: a model, and an adapter on top of it if there is one."""
+    """What vLLM loads: a model, and an adapter on top of it if there is one, with its run's tokenizer."""
 
     model: str
     adapter: str | None = None
+    tokenizer: str | None = None
 
 
 def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -294,6 +296,7 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
     Raises:
         HangtagError: neither run nor vocabulary is given, or the run has no such weights.
     """
+    from hangtag.loading import read_run
     from hangtag.manifest import load_run
     from hangtag.models import resolve_model
 
@@ -304,14 +307,22 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
     if arguments.model is not None:
         raise RecipeError("--model and --run exclude each other: a run brings its model")
     manifest, _ = load_run(arguments.run)
+    answers, _ = read_run(arguments.run)
     run = Path(arguments.run).resolve()
+    has_tag_tokens = answers.answer == "tag_tokens"
     name = arguments.weights or (
-        "adapter" if not (run / "model").exists() and (run / "adapter").exists() else "model"
+        "adapter"
+        if not has_tag_tokens and not (run / "model").exists() and (run / "adapter").exists()
+        else "model"
     )
+    how = f"python -m sft.export --run {arguments.run}"
+    if name == "adapter" and has_tag_tokens:
+        raise ModelError(f"{run}: vLLM cannot add the rows of its tags to an adapter; merge them with {how}")
+    needed = "adapter_config.json" if name == "adapter" else "config.json"
+    if not (run / name / needed).is_file():
+        raise ModelError(f"{run}: no {name}/{needed}; export the run's weights first: {how}")
     if name == "adapter":
-        return Weights(resolve_model(manifest.base_model), str(run / name))
-    if not (run / name / "config.json").is_file():
-        raise ModelError(f"{run}: no {name}/config.json; export the run's weights first")
+        return Weights(resolve_model(manifest.base_model), str(run / name), str(run / "tokenizer"))
     return Weights(str(run / name))
 
 
@@ -334,6 +345,7 @@ def endpoint_settings(arguments: argparse.Namespace, weights: Weights, *, is_cpu
         EndpointSettings,
         {
             "model": weights.model,
+            "tokenizer": weights.tokenizer,
             "names": names,
             "is_cpu": is_cpu,
             "max_model_len": model_length(weights.model, arguments.max_model_len),
@@ -462,7 +474,10 @@ def vllm_command(
         # Compilation takes two minutes there; short steps give early first answers at the same throughput.
         command += ["--enforce-eager", "--max-num-batched-tokens", str(max(_STEP_TOKENS, arguments.max_num_seqs))]
     if weights.adapter is not None:
-        command += ["--served-model-name", f"{NAME}-base", "--enable-lora", "--lora-modules"]
+        rank = json.loads((Path(weights.adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        rank = min((allowed for allowed in _LORA_RANKS if allowed >= rank), default=rank)
+        command += ["--served-model-name", f"{NAME}-base", "--enable-lora", "--max-lora-rank", str(rank)]
+        command += ["--tokenizer", weights.tokenizer or weights.model, "--lora-modules"]
         command += [f"{name}={weights.adapter}" for name in names]
     else:
         command += ["--served-model-name", *names]

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hangtag import TagVocabulary, loading
-from hangtag.constraint import Limits, TagConstraint
+from hangtag import TagVocabulary
+from hangtag.constraint import Limits
 from hangtag.endpoint import vocabularies
 from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
 from hangtag.endpoint.vocabularies import PromptOnlyEngine, Vocabularies
-from hangtag.prompt import Prompter
+from hangtag.loading import AnswerSettings
+from hangtag.manifest import RunManifest
+from hangtag.product import Product
 from hangtag.taggers.fake import ByteTokenizer
-from hangtag.taggers.generative import GenerativeTagger
 from hangtag.taggers.vllm_arguments import to_arguments
+from hangtag.tagging import to_answer
 
 
 @pytest.fixture
@@ -57,37 +56,41 @@ def test_prompted_vocabularies_take_their_own_limits(tmp_path: Path, vocabulary:
     assert ask.body([[1]], {})["vllm_xargs"] == to_arguments("shots", ask.limits, num_prefix=len(ask.prefix))
 
 
+@pytest.mark.usefixtures("bytes_only")
 @pytest.mark.parametrize("has_calibration", [False, True])
 def test_a_run_brings_prompt_constraint_and_calibration(
-    tmp_path: Path, vocabulary: TagVocabulary, monkeypatch: pytest.MonkeyPatch, has_calibration: bool
+    tmp_path: Path, vocabulary: TagVocabulary, has_calibration: bool
 ) -> None:
-    """Against the signatures of `loading.read_run`, `loading.fine_tuned_tagger` and `Calibration.load`."""
-    calls: list[Any] = []
-
-    class Calibration:
-        @classmethod
-        def load(cls, path: Path) -> str:
-            return f"calibration of {path}"
-
-    def fine_tuned_tagger(engine: Any, tags: TagVocabulary, answers: Any, **options: Any) -> GenerativeTagger:
-        calls.append((answers, options))
-        constraint = TagConstraint.compile(tags, ByteTokenizer(), cache=None)
-        return GenerativeTagger(engine, Prompter(tags, ByteTokenizer()), constraint=constraint)
-
-    module = types.ModuleType("hangtag.calibration")
-    module.Calibration = Calibration  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "hangtag.calibration", module)
-    monkeypatch.setattr(loading, "read_run", lambda run: ("answers", vocabulary), raising=False)
-    monkeypatch.setattr(loading, "fine_tuned_tagger", fine_tuned_tagger, raising=False)
-    path = tmp_path / "calibration.json"
+    run = make_run(tmp_path / "run", vocabulary)
     if has_calibration:
-        path.write_text("{}")
-    engine = PromptOnlyEngine("m", ByteTokenizer(), 4096)
-    tagger, is_calibrated = vocabularies._load_run(tmp_path, engine)
-    expected = f"calibration of {path}" if has_calibration else None
-    assert calls == [("answers", {"template": tmp_path / "prompt.jinja", "calibration": expected})]
-    assert is_calibrated is has_calibration
-    assert tagger.vocabulary is vocabulary
+        rising = {"confidence": [0.0, 1.0], "precision": [0.25, 0.75]}
+        (run / "calibration.json").write_text(json.dumps({"facets": {}, "other": rising}))
+    loaded = Vocabularies.load(settings(VocabularySettings(name="default", run=str(run))))
+    assert loaded.default.is_calibrated is has_calibration
+    plan = loaded.default.tagger.plan
+    assert (plan.limits, plan.max_tokens) == (Limits(min_tags=1, max_tags=2), 60)
+    [prompt] = loaded.default.prompt_ids([Product(id="1", title="Red boots")])
+    assert "the run's own: Red boots" in ByteTokenizer().decode(prompt)
+    ask = loaded.default.ask({})
+    ids = ByteTokenizer().encode([to_answer(["red"])])[0][len(ask.prefix) :]
+    tagging = loaded.default.read("1", ids, [0.0] * len(ids), ask)
+    assert [tag.confidence for tag in tagging.tags] == [0.75 if has_calibration else 1.0]
+
+
+def make_run(folder: Path, vocabulary: TagVocabulary) -> Path:
+    folder.mkdir()
+    vocabulary.save(folder / "vocabulary.json")
+    (folder / "prompt.jinja").write_text(
+        "{% block system %}{% endblock %}{% block user %}the run's own: {{ product.title }}{% endblock %}"
+    )
+    answers = AnswerSettings(
+        answer="text", min_tags=1, max_tags=2, max_tokens=60, title=9, description=9, attributes=9
+    )
+    RunManifest(
+        program="sft.train", kind="lora", base_model="m", vocabulary=vocabulary.fingerprint,
+        details={"answers": answers.model_dump()},
+    ).write(folder)  # fmt: skip
+    return folder
 
 
 def test_the_engine_only_writes_prompts() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hangtag import TagVocabulary
 from hangtag.endpoint.settings import SETTINGS, EndpointSettings, settings_folder
-from hangtag.errors import EngineError, HangtagError, ModelError, RecipeError
+from hangtag.errors import DataError, EngineError, HangtagError, ModelError, RecipeError
 from hangtag.manifest import RunManifest
 from hangtag.taggers.hardware import Hardware
 from serve import server
@@ -57,13 +57,14 @@ def test_other_flags_go_on_to_vllm() -> None:
         assert part in text
 
 
-def test_an_adapter_is_served_under_the_same_names() -> None:
-    command = server.vllm_command(
-        parsed("--vocabulary", "x"), server.Weights("/m", "/a"), ("hangtag", "hangtag-r"), 1, CPU, [], 64
-    )
+def test_an_adapter_is_served_under_the_same_names(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 4}')
+    weights = server.Weights("/m", str(tmp_path), "/t")
+    command = server.vllm_command(parsed("--vocabulary", "x"), weights, ("hangtag", "hangtag-r"), 1, CPU, [], 64)
     at = command.index("--lora-modules")
-    assert command[at + 1 : at + 3] == ["hangtag=/a", "hangtag-r=/a"]
-    assert "--served-model-name hangtag-base --enable-lora" in " ".join(command)
+    assert command[at + 1 : at + 3] == [f"hangtag={tmp_path}", f"hangtag-r={tmp_path}"]
+    text = " ".join(command)
+    assert "--served-model-name hangtag-base --enable-lora --max-lora-rank 8 --tokenizer /t " in text
 
 
 @pytest.mark.parametrize(
@@ -134,19 +135,24 @@ class TestVocabularies:
 
 
 class TestRuns:
-    def run(self, folder: Path, vocabulary: TagVocabulary, *parts: str) -> Path:
+    def run(self, folder: Path, vocabulary: TagVocabulary, *parts: str, answer: str = "text") -> Path:
         folder.mkdir()
         vocabulary.save(folder / "vocabulary.json")
         for part in parts:
             (folder / part).mkdir()
-            (folder / part / "config.json").write_text("{}")
+            (folder / part / ("adapter_config.json" if part == "adapter" else "config.json")).write_text(
+                '{"r": 4}'
+            )
         base = folder.parent / "base"
         base.mkdir(exist_ok=True)
         (base / "config.json").write_text("{}")
         (base / "model.safetensors").write_text("")
         RunManifest(
-            program="sft.train", kind="qlora", base_model=str(base), vocabulary=vocabulary.fingerprint
-        ).write(folder)
+            program="sft.train", kind="qlora", base_model=str(base), vocabulary=vocabulary.fingerprint,
+            details={"answers": {
+                "answer": answer, "max_tags": 3, "max_tokens": 9, "title": 9, "description": 9, "attributes": 9,
+            }},
+        ).write(folder)  # fmt: skip
         return folder
 
     def test_merged_weights_are_taken_before_an_adapter(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
@@ -155,7 +161,7 @@ class TestRuns:
         chosen = server.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
         assert chosen == server.Weights(str(run / "model-int8"))
         chosen = server.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
-        assert chosen == server.Weights(str(tmp_path / "base"), str(run / "adapter"))
+        assert chosen == server.Weights(str(tmp_path / "base"), str(run / "adapter"), str(run / "tokenizer"))
 
     def test_an_adapter_alone_is_served_on_its_base(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary, "adapter")
@@ -165,8 +171,25 @@ class TestRuns:
         run = self.run(tmp_path / "r", vocabulary)
         with pytest.raises(ModelError, match="export"):
             server.choose_weights(parsed("--run", str(run)))
+        with pytest.raises(ModelError, match="model-int8/config.json"):
+            server.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
         with pytest.raises(RecipeError, match="exclude"):
             server.choose_weights(parsed("--run", str(run), "--model", "m"))
+
+    def test_tag_tokens_have_no_adapter_to_serve(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
+        run = self.run(tmp_path / "r", vocabulary, "adapter", answer="tag_tokens")
+        with pytest.raises(ModelError, match=r"model/config\.json; export"):
+            server.choose_weights(parsed("--run", str(run)))
+        with pytest.raises(ModelError, match="merge them with"):
+            server.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
+
+    def test_a_run_of_another_kind_is_refused(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
+        vocabulary.save(tmp_path / "vocabulary.json")
+        RunManifest(
+            program="sft.train_bert", kind="bert", base_model="b", vocabulary=vocabulary.fingerprint
+        ).write(tmp_path)
+        with pytest.raises(DataError, match=r"expected one of sft\.train"):
+            server.choose_weights(parsed("--run", str(tmp_path)))
 
 
 def test_settings_travel_through_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

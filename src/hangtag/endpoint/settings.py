@@ -42,7 +42,9 @@ class EndpointSettings(Recipe):
     """Everything the endpoint needs beside vLLM's own options."""
 
     model: str
-    """Folder or hub id of the weights; its tokenizer writes the prompts."""
+    """Folder or hub id of the weights."""
+    tokenizer: str | None = None
+    """What writes the prompts, where it is not the model's own: an adapter's run has one."""
     names: tuple[str, ...] = Field(min_length=1)
     """Names that requests may give as `model`; the last one is written into taggings."""
     is_cpu: bool

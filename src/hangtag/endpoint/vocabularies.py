@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hangtag import loading
+from hangtag.calibration import Calibration
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
@@ -146,7 +147,8 @@ class Vocabularies:
         Raises:
             HangtagError: a file, a template or the limits are refused.
         """
-        engine = PromptOnlyEngine(settings.names[-1], load_tokenizer(settings.model), settings.max_model_len)
+        tokenizer = load_tokenizer(settings.tokenizer or settings.model)
+        engine = PromptOnlyEngine(settings.names[-1], tokenizer, settings.max_model_len)
         pieces = HFPieceTokenizer(engine.tokenizer)
         served = []
         for entry in settings.vocabularies:
@@ -214,8 +216,6 @@ def _load_prompted(entry: VocabularySettings, engine: PromptOnlyEngine, max_toke
 
 def _load_run(run: Path, engine: PromptOnlyEngine) -> tuple[GenerativeTagger, bool]:
     """Return a run's tagger over `engine`, and whether its confidences are calibrated."""
-    from hangtag.calibration import Calibration
-
     settings, vocabulary = loading.read_run(run)
     path = run / "calibration.json"
     tagger = loading.fine_tuned_tagger(
