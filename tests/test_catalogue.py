@@ -341,8 +341,21 @@ def empty_ledger(out: Path) -> None:
     (out / "ledger.sqlite").write_bytes(b"no database at all, but long enough to be taken for one" * 100)
 
 
+def delete_ledger(out: Path) -> None:
+    for path in out.glob("ledger.sqlite*"):
+        path.unlink()
+
+
+def test_a_kill_before_the_ledger_knows_of_an_edition_takes_no_number(shop: Shop) -> None:
+    shop.write(products(10))
+    (shop.out / "index" / "0001").mkdir(parents=True)
+    (shop.out / "index" / "0001" / "edition.json").write_text("{}")
+    (shop.out / ".lock").touch()
+    assert shop.run()[1]["edition"] == 1
+
+
 @pytest.mark.parametrize("is_finished", [True, False])
-@pytest.mark.parametrize("damage", [damage_part, tear_part, damage_ledger, empty_ledger])
+@pytest.mark.parametrize("damage", [damage_part, tear_part, damage_ledger, empty_ledger, delete_ledger])
 def test_damage_is_one_line_and_mended_by_the_command_it_names(shop: Shop, damage: Any, is_finished: bool) -> None:
     shop.write(products(40))
     shop.run()

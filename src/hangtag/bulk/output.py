@@ -72,6 +72,11 @@ class Output:
     def ledger(self) -> Ledger:
         """The folder's ledger. Raises DataError: it is damaged."""
         if self._ledger is None:
+            if not (self.path / LEDGER).exists() and any(self.path.glob("index/*/part-*.arrow")):
+                raise DataError(
+                    f"{self.path / LEDGER}: missing, though parts are there; repeat the command with --repair, "
+                    "which makes it again from them"
+                )
             self._ledger = Ledger(self.path, step=self.step)
         return self._ledger
 
@@ -98,8 +103,9 @@ class Output:
 
     def begin(self, signature: str, context: str, details: Mapping[str, Any]) -> EditionRecord:
         """Return a new edition that is running."""
-        taken = [int(path.name) for path in (self.path / "index").glob("[0-9]*")] + list(self.folders) + [0]
-        number = max(taken) + 1
+        # A folder that neither ledger nor manifest knows was left by a kill before its edition was entered.
+        taken = [edition.number for edition in self.ledger.editions()]
+        number = max([*taken, self.published_edition() or 0]) + 1
         record = EditionRecord(number, "running", signature, context, dict(details), "")
         try:
             self._folder(record).begin(record, step=self.step)
@@ -183,7 +189,7 @@ class Output:
             damaged = self.path / f"{LEDGER}{suffix}"
             if damaged.exists():
                 damaged.replace(self.path / f"{LEDGER}{suffix}.damaged")
-        ledger = self.ledger
+        ledger = self._ledger = Ledger(self.path, step=self.step)
         complete = self.published_edition()
         for path in sorted((self.path / "index").glob("[0-9]*")):
             try:
