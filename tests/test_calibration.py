@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -23,7 +24,7 @@ def outcomes(facet: str, number: int, right_at) -> list[tuple[str, float, bool]]
 
 def test_confidences_become_the_precision_that_was_observed():
     fitted = Calibration.fit(
-        outcomes("too sure", 4000, lambda c: c / 2) + outcomes("modest", 4000, lambda c: min(1.0, 2 * c))
+        outcomes("too sure", 30000, lambda c: c / 2) + outcomes("modest", 30000, lambda c: min(1.0, 2 * c))
     )
     for confidence in (0.2, 0.4, 0.6, 0.8):
         assert fitted.calibrated("too sure", confidence) == pytest.approx(confidence / 2, abs=0.08)
@@ -41,7 +42,7 @@ def test_maps_rise_and_stay_within_0_and_1(pairs):
     fitted = Calibration.fit([("f", confidence, is_right) for confidence, is_right in pairs])
     values = [fitted.calibrated("f", step / 50) for step in range(51)]
     assert all(0 <= value <= 1 for value in values)
-    assert all(one <= other + 1e-9 for one, other in zip(values, values[1:], strict=False))
+    assert all(one <= other + 1e-9 for one, other in itertools.pairwise(values))
 
 
 def test_a_tagging_keeps_all_but_its_confidences():
