@@ -36,7 +36,6 @@ MAX_MODEL_LEN = 4096
 MAX_NUM_SEQS = 64
 _STEP_TOKENS = 512
 _DEFAULT_KV_GIB = 2
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the bounds that vLLM takes
 _MIDDLEWARE = "hangtag.endpoint.app.Endpoint"
 _REFUSED = {
     "--api-key": "give keys with --keys: vLLM's own key leaves routes open",
@@ -464,6 +463,8 @@ def vllm_command(
     max_model_len: int,
 ) -> list[str]:
     """Return the command that starts vLLM; `rest` stands after our own flags, so that it wins."""
+    from hangtag.taggers.vllm_offline import max_lora_rank
+
     command = [sys.executable, "-m", "hangtag.taggers.vllm_serve", weights.model]
     command += ["--host", arguments.host, "--port", str(port), "--dtype", arguments.dtype or hardware.dtype]
     command += ["--max-model-len", str(max_model_len), "--max-num-seqs", str(arguments.max_num_seqs)]
@@ -475,8 +476,8 @@ def vllm_command(
         command += ["--enforce-eager", "--max-num-batched-tokens", str(max(_STEP_TOKENS, arguments.max_num_seqs))]
     if weights.adapter is not None:
         rank = json.loads((Path(weights.adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        rank = min((allowed for allowed in _LORA_RANKS if allowed >= rank), default=rank)
-        command += ["--served-model-name", f"{NAME}-base", "--enable-lora", "--max-lora-rank", str(rank)]
+        bound = str(max_lora_rank(rank))
+        command += ["--served-model-name", f"{NAME}-base", "--enable-lora", "--max-lora-rank", bound]
         command += ["--tokenizer", weights.tokenizer or weights.model, "--lora-modules"]
         command += [f"{name}={weights.adapter}" for name in names]
     else:

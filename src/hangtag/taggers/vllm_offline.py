@@ -18,6 +18,12 @@ MAX_MODEL_LEN = 4096
 MAX_IN_FLIGHT = 64
 _KV_CACHE_GIB = 2
 _CPU_STEP_TOKENS = 512
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def max_lora_rank(rank: int) -> int:
+    """Return the least bound on ranks that vLLM takes and an adapter of this rank keeps."""
+    return min((bound for bound in _LORA_RANKS if bound >= rank), default=rank)
 
 
 class VllmEngine:
@@ -76,7 +82,7 @@ class VllmEngine:
             from vllm.lora.request import LoRARequest
 
             rank = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-            settings |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 1}
+            settings |= {"enable_lora": True, "max_lora_rank": max_lora_rank(rank), "max_loras": 1}
             self._lora = LoRARequest("adapter", 1, str(adapter))
         try:
             config = transformers.AutoConfig.from_pretrained(path)
