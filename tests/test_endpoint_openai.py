@@ -229,6 +229,23 @@ class TestOwnFormat:
         assert message in error(response, 404 if "model" in options else 400)
         assert shop.vllm.bodies == []
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"stream_options": [1, "2"]}, "stream_options: expected an object"),
+            ({"structured_outputs": [1, "2"]}, "structured_outputs: expected an object"),
+            ({"logit_bias": "x"}, "logit_bias: expected an object"),
+            ({"messages": {"role": "user"}}, "messages: expected a list"),
+            ({"messages": [{"role": "x", "content": "y"}]}, "messages: expected a role"),
+            ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "expected the product as text"),
+        ],
+    )
+    def test_what_vllm_would_stumble_over_is_refused(
+        self, shop: Shop, options: dict[str, Any], message: str
+    ) -> None:
+        assert message in error(shop.post(CHAT, chat(response_format=FORMAT) | options))
+        assert not shop.vllm.bodies
+
     def test_a_server_for_tags_only_refuses_it(self, vocabulary: TagVocabulary) -> None:
         shop = Shop(vocabulary, only_tags=True)
         assert "tags only" in error(shop.post(CHAT, chat(response_format=FORMAT)))

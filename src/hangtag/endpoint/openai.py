@@ -37,6 +37,9 @@ _OWN_FORMAT = ("response_format", "structured_outputs")
 _OPEN_WITH_OWN_FORMAT = (*_SAMPLING, *_READ, *_IGNORED, *_OWN_FORMAT, "stop", "logit_bias", "repetition_penalty")
 
 
+_ROLES = ("system", "developer", "user", "assistant")
+
+
 @dataclass(frozen=True)
 class Completion:
     """A client's request, read: products and how to answer."""
@@ -81,6 +84,7 @@ def check_own_format(body: dict[str, Any], kind: Kind, settings: EndpointSetting
         del body[name]
     if body.get("vllm_xargs"):
         raise Refusal(400, "invalid", "vllm_xargs: tags and an own format exclude each other", param="vllm_xargs")
+    _check_shapes(body, kind)
     _model(body, settings)
     _refuse_seed(body, settings, temperature=1.0)
     prompts = body.get("prompt")
@@ -90,6 +94,25 @@ def check_own_format(body: dict[str, Any], kind: Kind, settings: EndpointSetting
     _logprobs(body, kind)
     num_choices: int = _integer(body, "n", 1, 1, MAX_CHOICES)
     return num_choices * max(1, num_prompts)
+
+
+def _check_shapes(body: dict[str, Any], kind: Kind) -> None:
+    """Refuse what vLLM's own checks stumble over: it would answer with an error of the server."""
+    for name in ("response_format", "structured_outputs", "stream_options", "logit_bias"):
+        if body.get(name) is not None and not isinstance(body[name], dict):
+            raise Refusal(400, "invalid", f"{name}: expected an object", param=name)
+    if kind == "text":
+        prompts = body["prompt"] if isinstance(body.get("prompt"), list) else [body.get("prompt")]
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise Refusal(400, "invalid", "prompt: expected a text, or a list of them", param="prompt")
+        return
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
+        raise Refusal(400, "invalid", "messages: expected a list of messages", param="messages")
+    for message in messages:
+        if message.get("role") not in _ROLES:
+            raise Refusal(400, "invalid", f"messages: expected a role of {', '.join(_ROLES)}", param="messages")
+        _text_of(message.get("content"))
 
 
 def read_completion(
