@@ -54,11 +54,21 @@ def test_make_targets_exist() -> None:
 
 def test_decoding_figures_are_those_of_the_benchmark() -> None:
     """The table in the README says what the committed file says."""
-    document = json.loads((ROOT / "eval" / "results" / "bench_decode_hm.json").read_text(encoding="utf-8"))
+    results = ROOT / "eval" / "results"
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, figures in document["contestants"].items():
-        row = (
-            f"| {name} | {figures['products_per_s']:.2f} | {figures['output_tokens_per_product']:.1f} "
-            f"| {figures['incorrect']} of {figures['answers']} |"
-        )
-        assert row in text
+    for file in ("bench_decode_hm", "bench_decode_finetuned", "bench_decode_hm_10k"):
+        document = json.loads((results / f"{file}.json").read_text(encoding="utf-8"))
+        for name, figures in document["contestants"].items():
+            row = (
+                f"| {name} | {figures['products_per_s']:.2f} | {figures['output_tokens_per_product']:.1f} "
+                f"| {figures['incorrect']} of {figures['answers']} |"
+            )
+            if file.endswith("10k"):
+                row = (
+                    f"| {name} | {figures['products_per_s_first']:.2f} | {figures['products_per_s']:.2f} "
+                    f"| {figures['incorrect']} of {figures['answers']} |"
+                )
+            assert row in text
+    sampled = json.loads((results / "bench_decode_sampled.json").read_text(encoding="utf-8"))
+    assert sampled["contestants"]["set"]["answers"] == 10_000
+    assert sampled["contestants"]["set"]["incorrect"] == sampled["contestants"]["set"]["unclosed"] == 0
