@@ -37,12 +37,13 @@ def test_arrivals_keep_the_rate_and_are_the_same_for_a_seed() -> None:
 
 def test_loads_are_measured_and_answers_checked(vocabulary: TagVocabulary) -> None:
     shop = Shop(vocabulary, delay_s=0.001, max_in_flight=6)
+    slow = Shop(vocabulary, delay_s=0.05, max_in_flight=6)
     body = {"model": "hangtag", "stream": True, "messages": [{"role": "user", "content": "Red"}]}
     one = Contestant("hangtag", "http://shop.test/v1", [body], vocabulary)
 
     async def run() -> tuple[list[Request], list[Request]]:
-        async with shop.client() as client:
-            return await _closed(one, client, 3, 0.3), await _open(one, client, 200, 0.3, 0)
+        async with shop.client() as client, slow.client() as slow_client:
+            return await _closed(one, client, 3, 0.3), await _open(one, slow_client, 200, 0.3, 0)
 
     closed, opened = asyncio.run(run())
     first = _summary(one, closed, 0.3)
