@@ -198,9 +198,7 @@ def _dataset(folder: str | None, recipe: Evaluation) -> Dataset:
             f"{dataset.folder}: vocabulary.json lacks {len(unknown)} gold tags: {shown}{more}; add them, or "
             "accept with --allow-unknown-gold that every arm misses them"
         )
-    vocabulary = dataset.vocabulary
-    if all(limits.max is None and limits.min == 0 for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in dataset.train)
+    vocabulary = dataset.vocabulary.with_some_limits(product.tags or () for product in dataset.train)
     dataset = replace(dataset, vocabulary=vocabulary)
     if not unknown:
         return dataset

@@ -104,9 +104,9 @@ class _Contest:
     """One model with its adapter and its batches, made anew for each turn."""
 
     def __init__(self, options: argparse.Namespace, answer: str, method: str, bf16: bool) -> None:
-        from sft.labelled import draw, load_labelled_splits
+        from sft.labelled import draw, load_labelled_splits, tag_counts
         from sft.language_model import load_tokenizer, trainable_model
-        from sft.pairs import PairMaker, TagOrder, answer_settings, tag_counts
+        from sft.pairs import PairMaker, TagOrder, answer_settings
 
         self.recipe = TrainRecipe(
             model=options.model, answer=answer, method=method, dropout=0.0, trainer={"bf16": bf16}

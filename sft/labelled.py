@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hangtag.catalog import Dataset, load_dataset
 from hangtag.errors import DataError, VocabularyError
 from hangtag.product import Product
-from hangtag.vocabulary import FacetLimits
+from hangtag.vocabulary import TagVocabulary
 
 
 def load_labelled_splits(folder: str | Path) -> Dataset:
@@ -26,16 +26,30 @@ def load_labelled_splits(folder: str | Path) -> Dataset:
         raise DataError(f"{folder}: train or validation holds no product; both are needed")
     vocabulary = dataset.vocabulary
     products = (*dataset.train, *dataset.validation)
-    unknown = Counter(name for product in products for name in product.tags or () if name not in vocabulary)
+    check_labels(tag_counts(products), vocabulary, folder)
+    return replace(
+        dataset, vocabulary=vocabulary.with_some_limits(product.tags or () for product in dataset.train)
+    )
+
+
+def tag_counts(products: Iterable[Product]) -> Counter[str]:
+    """Return how many products hold each tag."""
+    return Counter(name for product in products for name in product.tags or ())
+
+
+def check_labels(counts: Counter[str], vocabulary: TagVocabulary, folder: str | Path) -> None:
+    """Return if the vocabulary knows all labels of `folder`, given with their counts.
+
+    Raises:
+        VocabularyError: it lacks some; lists them.
+    """
+    unknown = Counter({name: number for name, number in counts.items() if name not in vocabulary})
     if unknown:
         shown = ", ".join(f"{name!r} ({number} times)" for name, number in unknown.most_common(10))
         raise VocabularyError(
             f"{folder}: vocabulary.json lacks {len(unknown)} tags of the training products: {shown}; add them, or "
             "take them out of the products"
         )
-    if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in dataset.train)
-    return replace(dataset, vocabulary=vocabulary)
 
 
 def draw(products: Sequence[Product], number: int | None, seed: int) -> list[Product]:

@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
+from typing import Any, TypeVar
+
+from hangtag.config import Recipe
+
+R = TypeVar("R", bound=Recipe)
+
+
+def with_number_format(recipe: R) -> R:
+    """Return the recipe with `trainer.bf16` chosen by a probe, where it names neither `bf16` nor `fp16`."""
+    options: dict[str, Any] = recipe.trainer
+    if {"bf16", "fp16"} & options.keys():
+        return recipe
+    return recipe.model_copy(update={"trainer": options | {"bf16": is_bfloat16_faster()}})
+
+
+def surroundings() -> dict[str, Any]:
+    """Return the trainer options that depend on where a program runs: a recipe's options win over them."""
+    import torch
+
+    # Without `use_cpu` transformers refuses `bf16` where there is no GPU.
+    return {"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()}
 
 
 def is_bfloat16_faster() -> bool:

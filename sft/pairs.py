@@ -18,6 +18,7 @@ from hangtag.prompt import Prompter
 from hangtag.taggers.chat_tokens import ChatTokens
 from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.vocabulary import TagVocabulary
+from sft.labelled import tag_counts
 from sft.recipe import Augmentation, Order, TrainRecipe
 
 
@@ -162,11 +163,6 @@ def _with_synonyms(product: Product, generator: random.Random, vocabulary: TagVo
                 lambda text, names=names, written=written: written.sub(lambda _: generator.choice(names), text),
             )
     return product
-
-
-def tag_counts(products: Iterable[Product]) -> Counter[str]:
-    """Return how many products hold each tag."""
-    return Counter(name for product in products for name in product.tags or ())
 
 
 def with_tail_repeated(products: Sequence[Product], threshold: float, seed: int) -> list[Product]:

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from hangtag.errors import DataError, HangtagError, MissingExtra, VocabularyError
+from hangtag.errors import DataError, HangtagError, MissingExtra
 from hangtag.product import Product
+from sft.labelled import check_labels
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 
 _BATCH = 256
@@ -63,14 +64,13 @@ def prepare(recipe: TrainRecipe, data: Path, out: Path) -> dict[str, Any]:
     except ImportError:
         raise MissingExtra("transformers", "train") from None
     from hangtag.manifest import write_json
-    from hangtag.vocabulary import FacetLimits, TagVocabulary
+    from hangtag.vocabulary import TagVocabulary
     from sft.language_model import load_tokenizer
     from sft.pairs import PairMaker, TagOrder, answer_settings
 
     vocabulary = TagVocabulary.from_path(data / "vocabulary.json")
     counts, largest = _survey(data, vocabulary)
-    if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in _products(data, "train"))
+    vocabulary = vocabulary.with_some_limits(product.tags or () for product in _products(data, "train"))
     out.mkdir(parents=True, exist_ok=True)
     vocabulary.save(out / "vocabulary.json")
     tokenizer, _ = load_tokenizer(recipe, vocabulary, out / "tokenizer")
@@ -125,10 +125,7 @@ def _survey(data: Path, vocabulary: Any) -> tuple[Counter[str], Product]:
             largest = product
     if largest is None:
         raise DataError(f"{data}: train holds no product")
-    unknown = Counter({name: number for name, number in counts.items() if name not in vocabulary})
-    if unknown:
-        shown = ", ".join(f"{name!r} ({number} times)" for name, number in unknown.most_common(10))
-        raise VocabularyError(f"{data}: vocabulary.json lacks {len(unknown)} tags of train: {shown}; add them")
+    check_labels(counts, vocabulary, data)
     return counts, largest
 
 

@@ -26,7 +26,7 @@ from pydantic import Field
 
 from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
-from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.recipe import TRAINER_DEFAULTS
 from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
 
@@ -96,18 +96,16 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
     try:
         import datasets
         import peft
-        import torch
         import transformers
         import trl
     except ImportError as error:
         raise MissingExtra(error.name or "trl", "train") from None
     from hangtag.manifest import RunManifest, file_sha256, write_json
     from hangtag.models import resolve_model
-    from sft.language_model import load_base
-    from sft.trainer_parts import ProgressLine, SaveByTime
+    from sft.language_model import base_dtype, load_base
+    from sft.trainer_parts import ProgressLine, SaveByTime, keep_trained_in_float32
 
-    if not {"bf16", "fp16"} & recipe.trainer.keys():
-        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": is_bfloat16_faster()}})
+    recipe = with_number_format(recipe)
     settings = TRAINER_DEFAULTS | {"num_train_epochs": 1, "learning_rate": 2e-4} | recipe.trainer
     read, held_out = documents(recipe, texts, settings["seed"])
     save_recipe(out, recipe)
@@ -115,9 +113,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    on_gpu_bf16 = torch.cuda.is_available() and settings["bf16"]
-    dtype = torch.bfloat16 if on_gpu_bf16 else torch.float32
-    model = load_base(source, in_nf4=recipe.method == "qlora", dtype=dtype)
+    model = load_base(source, in_nf4=recipe.method == "qlora", dtype=base_dtype(recipe.trainer))
     adapter = None
     if recipe.method != "full":
         adapter = peft.LoraConfig(
@@ -130,7 +126,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
     trainer = trl.SFTTrainer(
         model=model,
         args=trl.SFTConfig(
-            **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
+            **surroundings() | settings,
             output_dir=str(out / CHECKPOINTS),
             max_length=recipe.stretch,
             packing=True,
@@ -146,9 +142,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
         peft_config=adapter,
         callbacks=[ProgressLine(), SaveByTime(recipe.checkpoint_minutes)],
     )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    keep_trained_in_float32(trainer.model)
     before = math.exp(trainer.evaluate()["eval_loss"])
     checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)

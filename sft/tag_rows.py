@@ -17,8 +17,9 @@ ROWS_FILE = "tag_rows.safetensors"
 class TagRows(torch.nn.Module):
     """One row a tag (in the vocabulary's order), one for the close, one for the opening.
 
-    Both spellings of a tag share a row. `input` has shape (tags + 2, d); `output` is the same parameter where the
-    model ties its embeddings. Kept in float32 whatever the model's dtype: steps of AdamW are finer than bfloat16.
+    Both spellings of a tag share a row; `row_of` has the row of each token id up to the last of these tokens, -1
+    for others. `input` has shape (tags + 2, d); `output` is the same parameter where the model ties its
+    embeddings. Kept in float32 whatever the model's dtype: steps of AdamW are finer than bfloat16.
     """
 
     def __init__(self, tokens: TagTokens, input_rows: torch.Tensor, output_rows: torch.Tensor | None) -> None:
@@ -52,19 +53,12 @@ class TagRows(torch.nn.Module):
         """Columns of `logits`: the tags and the close."""
         return len(self.ids) - 1
 
-    def column_of(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return each token's column in `logits`; -1 for tokens that are no tag and not the close."""
-        known = ids.clamp(max=len(self.row_of) - 1)
-        rows = torch.where(ids < len(self.row_of), self.row_of[known], -1)
-        return torch.where(rows < self.num_columns, rows, -1)
-
     def embed(self, ids: torch.Tensor, embedding: torch.nn.Module) -> torch.Tensor:
         """Return the input vectors of tokens: the rows here, where a token has one, else those of `embedding`."""
-        vectors = embedding(ids)
+        vectors = embedding(ids).clone()
         known = ids < len(self.row_of)
         rows = torch.where(known, self.row_of[torch.where(known, ids, 0)], -1)
         own = rows >= 0
-        vectors = vectors.clone()
         vectors[own] = self.input[rows[own]].to(vectors.dtype)
         return vectors
 

@@ -17,7 +17,7 @@ from hangtag.errors import TrainingError
 from hangtag.product import Product
 from sft.pairs import Pair, PairMaker
 from sft.tag_rows import ROWS_FILE, TagRows
-from sft.trainer_parts import LengthGrouped, ProgressLine, SaveByTime, parameter_groups
+from sft.trainer_parts import LengthGrouped, ProgressLine, SaveByTime, keep_trained_in_float32, parameter_groups
 
 IGNORED = -100
 
@@ -129,11 +129,7 @@ class TaggingTrainer(trl.SFTTrainer):
             ],
             **trainer,
         )
-        # TRL casts a quantised model's adapter to bfloat16, in which AdamW's steps get lost; autocast computes in
-        # bfloat16 all the same.
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        keep_trained_in_float32(self.model)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

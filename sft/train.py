@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import HangtagError, MissingExtra, RecipeError
-from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 from sft.run_directory import (
     CHECK_FILE,
@@ -100,13 +100,12 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         raise MissingExtra(error.name or "trl", "train") from None
     from hangtag.manifest import write_json
     from sft.continuing import begun_run, old_test, replayed
-    from sft.labelled import draw, load_labelled_splits
-    from sft.pairs import PairMaker, TagOrder, answer_settings, tag_counts, with_tail_repeated
+    from sft.labelled import draw, load_labelled_splits, tag_counts
+    from sft.pairs import PairMaker, TagOrder, answer_settings, with_tail_repeated
     from sft.tagging_trainer import AllocateRanks, TaggingTrainer
     from sft.validation import Validation
 
-    if not {"bf16", "fp16"} & recipe.trainer.keys():
-        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": is_bfloat16_faster()}})
+    recipe = with_number_format(recipe)
     seed = (TRAINER_DEFAULTS | recipe.trainer)["seed"]
     transformers.set_seed(seed)
     dataset = load_labelled_splits(data)
@@ -142,12 +141,10 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     )
     checked = draw(dataset.validation, recipe.validate_on, seed)
     _keep_for_export(checked, out)
-    validation = Validation(checked, vocabulary, settings, template=template)
-    remembered = Validation(
-        draw(old_test(recipe, vocabulary), recipe.validate_on, seed), vocabulary, settings, template=template
+    old = draw(old_test(recipe, vocabulary), recipe.validate_on, seed)
+    validation, remembered = (
+        Validation(model, tokenizer, tagged, vocabulary, settings, template=template) for tagged in (checked, old)
     )
-    remembered.model, remembered.tokenizer = model, tokenizer
-    validation.model, validation.tokenizer = model, tokenizer
     trainer = TaggingTrainer(
         model=model,
         args=arguments,
@@ -162,6 +159,8 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         patience=recipe.patience,
         callbacks=[AllocateRanks()] if recipe.method == "adalora" else [],
     )
+    # Counted once a product up to here; each epoch counts again.
+    over_limit = maker.num_over_limit
     before = {} if begun is None else trainer.measure(old_test=remembered, new_validation=validation)
     began = time.monotonic()
     checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
@@ -177,7 +176,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         "tags_without_a_training_product": [name for name in vocabulary.names if not held[name]],
         "tags_new_in_this_run": new_tags,
         "num_train": len(products),
-        "over_limit": maker.num_over_limit,
+        "over_limit": over_limit,
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "epochs": round(trainer.state.epoch or 0.0, 3),
@@ -191,14 +190,12 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
 
 
 def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:
-    import torch
     import trl
 
     settings = TRAINER_DEFAULTS | recipe.trainer
     steps = num_train / settings["per_device_train_batch_size"] / settings.get("gradient_accumulation_steps", 1)
     return trl.SFTConfig(
-        # Without `use_cpu` transformers refuses `bf16` where there is no GPU.
-        **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
+        **surroundings() | settings,
         output_dir=str(out / CHECKPOINTS),
         eval_strategy="steps",
         eval_steps=max(1, round(steps / recipe.validations_per_epoch)),

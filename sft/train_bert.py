@@ -24,8 +24,7 @@ from pydantic import Field
 
 from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra
-from hangtag.vocabulary import FacetLimits
-from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
@@ -127,13 +126,10 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     from hangtag.models import resolve_model
     from sft.bert_trainer import SetF1, TagTrainer
 
-    if not {"bf16", "fp16"} & recipe.trainer.keys():
-        recipe = recipe.model_copy(update={"trainer": recipe.trainer | {"bf16": is_bfloat16_faster()}})
+    recipe = with_number_format(recipe)
     transformers.set_seed((_TRAINER_DEFAULTS | recipe.trainer)["seed"])
     train = dataset.train[: recipe.limit]
-    vocabulary = dataset.vocabulary
-    if all(limits == FacetLimits() for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags for product in train)
+    vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in train)
     save_recipe(out, recipe)
     vocabulary.save(out / "vocabulary.json")
 
@@ -193,15 +189,13 @@ def _rows(products: Any, gold: Any, tokenizer: Any, max_length: int) -> list[dic
 
 
 def _arguments(recipe: BertRecipe, num_train: int, out: Path) -> Any:
-    import torch
     import transformers
 
     settings = _TRAINER_DEFAULTS | recipe.trainer
     steps = num_train / settings["per_device_train_batch_size"] / settings.get("gradient_accumulation_steps", 1)
     every = max(1, round(steps / recipe.evaluations_per_epoch))
     return transformers.TrainingArguments(
-        # Without `use_cpu` transformers refuses `bf16` where there is no GPU.
-        **{"disable_tqdm": not sys.stderr.isatty(), "use_cpu": not torch.cuda.is_available()} | settings,
+        **surroundings() | settings,
         output_dir=str(out / CHECKPOINTS),
         eval_strategy="steps",
         eval_steps=every,

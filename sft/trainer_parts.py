@@ -89,6 +89,17 @@ class SaveByTime(transformers.TrainerCallback):
             self._last = time.monotonic()
 
 
+def keep_trained_in_float32(model: torch.nn.Module) -> None:
+    """Turn the parameters that are trained into float32.
+
+    TRL casts a quantised model's adapter to bfloat16, in which AdamW's steps get lost; autocast computes in
+    bfloat16 all the same.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def parameter_groups(
     trainer: transformers.Trainer, *, is_apart: Callable[[str], bool], learning_rate: float
 ) -> list[dict[str, Any]]:

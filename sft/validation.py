@@ -49,16 +49,17 @@ class Validation:
 
     def __init__(
         self,
+        model: Any,
+        tokenizer: Any,
         products: Sequence[Product],
         vocabulary: TagVocabulary,
         settings: AnswerSettings,
         *,
         template: Path,
     ) -> None:
-        """Keep what is tagged; `model` and `tokenizer` are given before the first call."""
-        self._products, self._vocabulary, self._settings, self._template = products, vocabulary, settings, template
-        self.model: Any = None
-        self.tokenizer: Any = None
+        """Keep what tags and what is tagged."""
+        self._model, self._tokenizer, self._products = model, tokenizer, products
+        self._vocabulary, self._settings, self._template = vocabulary, settings, template
 
     def __call__(self) -> dict[str, float]:
         """Return set-F1, exact match and the seconds that it took; nothing where there are no products."""
@@ -66,7 +67,7 @@ class Validation:
             return {}
         began = time.monotonic()
         taggings = tag_with(
-            self.model, self.tokenizer, self._products, self._vocabulary, self._settings, template=self._template
+            self._model, self._tokenizer, self._products, self._vocabulary, self._settings, template=self._template
         )
         return score(taggings, self._products, self._vocabulary) | {"seconds": round(time.monotonic() - began, 1)}
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangtag import BadRow, Product, ScoredTag, Tagging, TagVocabulary
+from hangtag.bulk.rows import catalogue_file, count_rows
 from hangtag.catalog import (
     TaggingWriter,
-    count_rows,
     load_dataset,
     parse_columns,
     read_catalogue,
@@ -77,8 +77,9 @@ def test_csv_gz_parquet_say_the_same(tmp_path: Path) -> None:
     ]
     for name in ("c.csv", "c.jsonl.gz", "c.parquet"):
         assert list(read_catalogue(tmp_path / name)) == expected, name
-    assert count_rows(tmp_path / "c.csv") == count_rows(tmp_path / "c.parquet") == 2
-    assert count_rows(tmp_path / "c.jsonl.gz") is None
+    csv, parquet_file, packed = (catalogue_file(tmp_path / f"c.{end}") for end in ("csv", "parquet", "jsonl.gz"))
+    assert count_rows(csv) == count_rows(parquet_file) == 2
+    assert count_rows(packed) is None
 
 
 def test_csv_bad_rows_keep_their_place(tmp_path: Path) -> None:

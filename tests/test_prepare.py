@@ -15,7 +15,8 @@ from hangtag.catalog import load_labelled
 from hangtag.loading import AnswerSettings, fine_tuned_tagger
 from hangtag.sample import sample_folder
 from hangtag.taggers.transformers_local import TransformersEngine
-from sft.pairs import TagOrder, answer_settings, augment, tag_counts, with_tail_repeated
+from sft.labelled import tag_counts
+from sft.pairs import TagOrder, answer_settings, augment, with_tail_repeated
 from sft.prepare import main
 from sft.recipe import Augmentation, TrainRecipe
 

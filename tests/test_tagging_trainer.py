@@ -10,9 +10,9 @@ from tiny_model import make_tiny_model
 from hangtag import Product, TagVocabulary
 from hangtag.sample import sample_folder
 from hangtag.tag_tokens import TagTokens
-from sft.labelled import load_labelled_splits
+from sft.labelled import load_labelled_splits, tag_counts
 from sft.language_model import grow_embeddings, load_tokenizer, tag_rows
-from sft.pairs import Pair, PairMaker, TagOrder, answer_settings, tag_counts
+from sft.pairs import Pair, PairMaker, TagOrder, answer_settings
 from sft.recipe import Augmentation, TrainRecipe
 from sft.tag_rows import TagRows
 from sft.tagging_trainer import IGNORED, PairBatch
@@ -88,9 +88,9 @@ def test_the_targets_are_what_decoding_allows(tmp_path, products, vocabulary):
     for pair in pairs:
         state = constraint.start(limits=setup.settings.limits, prefix=pair.answer[:1])
         for token in pair.answer[1:]:
-            columns = setup.rows.column_of(torch.tensor(constraint.allowed(state)).long())
+            columns = setup.rows.row_of[torch.tensor(constraint.allowed(state)).long()]
             assert set(columns.tolist()) == set(batch["allowed"][step].nonzero()[:, 0].tolist())
-            assert batch["target"][step].argmax() == setup.rows.column_of(torch.tensor([token]))[0]
+            assert batch["target"][step].argmax() == setup.rows.row_of[token]
             assert batch["target"][step].sum() == 1
             constraint.advance(state, token)
             step += 1

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from hangtag.bulk import rows as bulk_rows
+from hangtag.bulk.answers import answer_schema
 from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap, catalogue_file
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
@@ -93,14 +94,6 @@ def row_name(row: Mapping[str, Any], line: int) -> str:
     """Return what a row that is no product is called: its id where that is one, else `line-N`."""
     row_id = row.get("id")
     return str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
-
-
-def count_rows(path: str | Path) -> int | None:
-    """Return the number of rows for a progress bar: exact for Parquet, lines for uncompressed text, else None."""
-    try:
-        return bulk_rows.count_rows(catalogue_file(path))
-    except DataError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,15 +284,4 @@ def _csv_tagging(tagging: Tagging) -> list[str]:
 def _tagging_schema() -> Any:
     import pyarrow as pa
 
-    tag = pa.struct([("tag", pa.string()), ("facet", pa.string()), ("confidence", pa.float64())])
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("tags", pa.list_(tag)),
-            ("status", pa.string()),
-            ("reason", pa.string()),
-            ("violations", pa.map_(pa.string(), pa.int64())),
-            ("model", pa.string()),
-            ("vocabulary", pa.string()),
-        ]
-    )
+    return pa.schema([("id", pa.string()), *answer_schema()])

@@ -211,15 +211,28 @@ def load_run_tagger(
         ModelError: the engine cannot load the weights.
     """
     run = Path(run)
-    settings, vocabulary = read_run(run)
+    # What is wrong with the run is said before an engine is loaded.
+    read_run(run)
     if not (run / weights / "config.json").is_file():
         how = "" if weights == "model" else " --quantize int8"
         raise DataError(f"{run}: no {weights}/; export the run first: python -m sft.export --run {run}{how}")
-    calibration = run / "calibration.json"
     loaded = load_engine(str(run / weights), engine)
     loaded.name = run.resolve().name
+    return run_tagger(run, loaded, decoding=decoding, limits=limits)
+
+
+def run_tagger(
+    run: Path, engine: Engine, *, decoding: Decoding = "set", limits: Limits | None = None
+) -> GenerativeTagger:
+    """Return the tagger of a run over an engine that has its weights; see `load_run_tagger`.
+
+    Raises:
+        DataError: the run is not complete, or not of a language model.
+    """
+    settings, vocabulary = read_run(run)
+    calibration = run / "calibration.json"
     return fine_tuned_tagger(
-        loaded,
+        engine,
         vocabulary,
         settings,
         template=run / "prompt.jinja",

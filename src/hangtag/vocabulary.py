@@ -172,6 +172,12 @@ class TagVocabulary:
             }
         )
 
+    def with_some_limits(self, tag_sets: Iterable[Iterable[str]]) -> TagVocabulary:
+        """Return the vocabulary as it is where it limits a facet, else `with_observed_limits`."""
+        if any(limits != FacetLimits() for limits in self.facets.values()):
+            return self
+        return self.with_observed_limits(tag_sets)
+
     @classmethod
     def build(cls, products: Iterable[Product], *, base: TagVocabulary | None = None) -> TagVocabulary:
         """Return the vocabulary of labelled products: each tag with its count, most frequent first.

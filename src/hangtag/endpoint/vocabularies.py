@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hangtag import loading
-from hangtag.calibration import Calibration
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
@@ -81,16 +80,14 @@ class Ask:
 class ServedVocabulary:
     """One vocabulary and its tagger."""
 
-    def __init__(
-        self, name: str, tagger: GenerativeTagger, pieces: PieceTokenizer, *, is_calibrated: bool = False
-    ) -> None:
+    def __init__(self, name: str, tagger: GenerativeTagger, pieces: PieceTokenizer) -> None:
         """Serve `tagger` under `name`; `pieces` reads single tokens back."""
         assert tagger.plan.constraint is not None
         self.name = name
         self.tagger = tagger
         self.vocabulary: TagVocabulary = tagger.vocabulary
         self.constraint: TagConstraint = tagger.plan.constraint
-        self.is_calibrated = is_calibrated
+        self.is_calibrated = tagger.is_calibrated
         self._pieces = pieces
         self._asks: dict[tuple[Any, ...], Ask] = {}
 
@@ -153,10 +150,10 @@ class Vocabularies:
         served = []
         for entry in settings.vocabularies:
             if entry.run is not None:
-                tagger, is_calibrated = _load_run(Path(entry.run), engine)
+                tagger = loading.run_tagger(Path(entry.run), engine)
             else:
-                tagger, is_calibrated = _load_prompted(entry, engine, settings.max_tokens), False
-            served.append(ServedVocabulary(entry.name, tagger, pieces, is_calibrated=is_calibrated))
+                tagger = _load_prompted(entry, engine, settings.max_tokens)
+            served.append(ServedVocabulary(entry.name, tagger, pieces))
         return cls(served)
 
     def choose(self, name: Any) -> ServedVocabulary:
@@ -212,20 +209,6 @@ def _load_prompted(entry: VocabularySettings, engine: PromptOnlyEngine, max_toke
         template=entry.template,
         max_tokens=max_tokens,
     )
-
-
-def _load_run(run: Path, engine: PromptOnlyEngine) -> tuple[GenerativeTagger, bool]:
-    """Return a run's tagger over `engine`, and whether its confidences are calibrated."""
-    settings, vocabulary = loading.read_run(run)
-    path = run / "calibration.json"
-    tagger = loading.fine_tuned_tagger(
-        engine,
-        vocabulary,
-        settings,
-        template=run / "prompt.jinja",
-        calibration=Calibration.load(path) if path.is_file() else None,
-    )
-    return tagger, path.is_file()
 
 
 def read_product(content: Any, position: int) -> Product:

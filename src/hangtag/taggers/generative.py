@@ -114,6 +114,11 @@ class GenerativeTagger:
             prefix=tuple(constraint.forced(start)) if decoding == "set" else (),
         )
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether confidences are mapped to observed precision."""
+        return self._calibration is not None
+
     def tag(self, products: Sequence[Product]) -> list[Tagging]:
         """Return one tagging a product, in order."""
         return list(self.stream(products))
