@@ -32,13 +32,14 @@ class FakeVllm:
     """Answers as vLLM does. `constraints` are known by name; `bodies` collects what was asked.
 
     An answer takes `delay_s` a token; `num_running` counts requests that are worked on, `num_cancelled` those that
-    were given up. `failure` is a status that every completion gets.
+    were given up. `failure` is a status that every completion gets; `is_dead` is what `/health` says.
     """
 
     def __init__(self, constraints: dict[str, TagConstraint], *, delay_s: float = 0.0) -> None:
         self.constraints = constraints
         self.delay_s = delay_s
         self.failure: tuple[int, dict[str, Any]] | None = None
+        self.is_dead = False
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.num_running = 0
@@ -68,7 +69,7 @@ class FakeVllm:
             finally:
                 self.num_running -= 1
         elif path in ("/health", "/metrics", "/v1/models", *EXTRA_ROUTES):
-            await _send_json(send, 200, {"path": path})
+            await _send_json(send, 503 if self.is_dead and path == "/health" else 200, {"path": path})
         else:
             await _send_json(send, 404, {"detail": "Not Found"})
 

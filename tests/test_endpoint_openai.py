@@ -246,6 +246,18 @@ class TestOwnFormat:
         assert message in error(shop.post(CHAT, chat(response_format=FORMAT) | options))
         assert not shop.vllm.bodies
 
+    @pytest.mark.parametrize(("is_dead", "status"), [(False, 400), (True, 503)])
+    def test_an_error_of_vllm_is_the_request_s_while_the_engine_is_well(
+        self, shop: Shop, is_dead: bool, status: int
+    ) -> None:
+        shop.vllm.failure, shop.vllm.is_dead = (
+            (500, {"error": {"message": "RecursionError at /usr/secret"}}),
+            is_dead,
+        )
+        message = error(shop.post(CHAT, chat(response_format=FORMAT)), status)
+        assert "fail" in message
+        assert "secret" not in message
+
     def test_a_server_for_tags_only_refuses_it(self, vocabulary: TagVocabulary) -> None:
         shop = Shop(vocabulary, only_tags=True)
         assert "tags only" in error(shop.post(CHAT, chat(response_format=FORMAT)))

@@ -24,7 +24,6 @@ from hangtag.endpoint.asgi import (
     Refusal,
     Scope,
     Send,
-    call,
     error_document,
     header,
     read_body,
@@ -37,7 +36,7 @@ from hangtag.endpoint.asgi import (
 from hangtag.endpoint.control import Control
 from hangtag.endpoint.doors import Client, Keyring, Load, load_keys
 from hangtag.endpoint.masking import masker
-from hangtag.endpoint.openai import Completing, Kind, check_own_format, has_own_format, read_completion
+from hangtag.endpoint.openai import Completing, Kind, check_own_format, has_own_format, pass_on, read_completion
 from hangtag.endpoint.openapi import ROUTES, docs_page, openapi_document
 from hangtag.endpoint.settings import KEYS, EndpointSettings, settings_folder
 from hangtag.endpoint.tag import TagRequest, TagRoute
@@ -321,7 +320,7 @@ class _Exchange:
             if well_formed(text) != text:
                 raise Refusal(400, "invalid", "the body is no well-formed Unicode, or nested too deeply")
             with _Place(serving, self._client, num_answers):
-                await call(self._app, self._scope, self._path, body, self._gone.wait, self._send)
+                await pass_on(self._app, self._scope, self._path, body, self._gone.wait, self._send)
         else:
             kind = _COMPLETIONS[self._path]
             request = read_completion(body, kind, serving.vocabularies, serving.settings)

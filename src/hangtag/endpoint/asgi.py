@@ -175,18 +175,8 @@ class Reply:
 async def call(app: App, scope: Scope, path: str, document: Any, gone: Gone, send: Send) -> None:
     """POST `document` to a path of the app behind; `gone` ends when the client goes away."""
     body = json.dumps(document, ensure_ascii=False).encode()
-    root: str = scope.get("root_path", "")
-    inner = dict(scope)
-    inner["method"] = "POST"
-    inner["path"] = root + path
-    inner["raw_path"] = inner["path"].encode()
-    inner["query_string"] = b""
-    inner["headers"] = [
-        *((name, value) for name, value in scope["headers"] if name in _KEPT_HEADERS),
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    inner["state"] = dict(scope.get("state") or {})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    inner = _inner_scope(scope, "POST", path, headers)
     is_read = False
 
     async def receive() -> Message:
@@ -198,3 +188,29 @@ async def call(app: App, scope: Scope, path: str, document: Any, gone: Gone, sen
         return {"type": "http.disconnect"}
 
     await app(inner, receive, send)
+
+
+async def is_healthy(app: App, scope: Scope) -> bool:
+    """Whether the app behind says so at its `/health`."""
+    reply = Reply()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await app(_inner_scope(scope, "GET", "/health", []), receive, reply)
+    return reply.status == 200
+
+
+def _inner_scope(scope: Scope, method: str, path: str, headers: Headers) -> Scope:
+    """Return the scope of a request to the app behind, on behalf of the client's."""
+    full_path = scope.get("root_path", "") + path
+    kept = [(name, value) for name, value in scope["headers"] if name in _KEPT_HEADERS]
+    return {
+        **scope,
+        "method": method,
+        "path": full_path,
+        "raw_path": full_path.encode(),
+        "query_string": b"",
+        "headers": [*kept, *headers],
+        "state": dict(scope.get("state") or {}),
+    }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hangtag.endpoint.answers import Answer, Token, completion_logprobs, tokens_of
-from hangtag.endpoint.asgi import App, Gone, Message, Refusal, Reply, Scope, Send, call, send_json
+from hangtag.endpoint.asgi import App, Gone, Message, Refusal, Reply, Scope, Send, call, is_healthy, send_json
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, ServedVocabulary, Vocabularies, check_arguments, read_product
 from hangtag.product import Product
@@ -246,6 +246,33 @@ def _logprobs(body: Mapping[str, Any], kind: Kind) -> tuple[bool, int]:
     if number and not is_wanted:
         raise Refusal(400, "invalid", "top_logprobs: expected logprobs: true beside it", param="top_logprobs")
     return is_wanted, number
+
+
+async def pass_on(app: App, scope: Scope, path: str, body: dict[str, Any], gone: Gone, send: Send) -> None:
+    """Let vLLM answer a request with its own format, as it is.
+
+    vLLM takes an exception in its schema compiler for an error of the server (`{"$ref": "#"}` is one such schema).
+    While the engine is well, it is the request's.
+
+    Raises:
+        Refusal: vLLM failed.
+    """
+    failed: Reply | None = None
+
+    async def relay(message: Message) -> None:
+        nonlocal failed
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            failed = Reply()
+        await (send if failed is None else failed)(message)
+
+    await call(app, scope, path, body, gone, relay)
+    if failed is None:
+        return
+    if not await is_healthy(app, scope):
+        raise _inner_refusal(failed.status, {})
+    raise Refusal(
+        400, "engine", "vLLM fails at this request; try it without its own format", param="response_format"
+    )
 
 
 class Completing:
