@@ -3,6 +3,7 @@
     python -m serve.bench constraint             masks alone, beside xgrammar and llguidance, one thread
     python -m serve.bench decode --data DIR      the whole engine: products/s through vLLM, side by side
     python -m serve.bench catalogue              a catalogue run without its engine: rows/s, memory, resuming
+    python -m serve.bench catalogue --data DIR   with its engine: products/s beside vLLM alone and its run-batch
     python -m serve.bench http --start           the server: latency under load, beside a plain vLLM
 
 Tables go to stderr; the last line of stdout is one JSON document with provenance, which --out also writes to a

@@ -1,11 +1,15 @@
 """What a catalogue run costs beside its engine: reading, keys, parts, ledger.
 
     python -m serve.bench catalogue --rows 10000 1000000 10000000
+    python -m serve.bench catalogue --data ../shared/data/hm
 
-Synthetic Parquet catalogues of distinct products go through `serve.generate` with an engine that draws tags from a
-hash, in a process pinned to one core. Reported for each size: rows/s by the clock and by processor time (on a
-machine with other work the second is the fair one), peak resident memory, and the seconds from the start of a run
-that goes on until its first part is written, when all rows but the last part's are done.
+The first form: synthetic Parquet catalogues of distinct products go through `serve.generate` with an engine that
+draws tags from a hash, in a process pinned to one core. Reported for each size: rows/s by the clock and by
+processor time (on a machine with other work the second is the fair one), peak resident memory, and the seconds
+from the start of a run that goes on until its first part is written, when all rows but the last part's are done.
+
+The second: real products through a real engine, beside vLLM alone and its batch runner; see
+serve/bench_catalogue_engine.py.
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import EngineError, RecipeError
+from hangtag.loading import DEFAULT_MODEL
 from hangtag.manifest import provenance, write_json
 from hangtag.sample import sample_folder
+from serve.bench_catalogue_engine import measure
 
 _GROUP = 100_000
 _WORDS = (
@@ -41,12 +47,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sizes of the catalogues (default: 10000 1000000 10000000)",
     )  # fmt: skip
     parser.add_argument("--short", action="store_true", help="10,000 and 100,000 rows")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a labelled dataset, whose products a real engine tags"
+    )
+    parser.add_argument(
+        "--products", type=int, default=2000, metavar="N", help="with --data: how many (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=4,
+        metavar="N",
+        help="with --data: turns of each contestant, every one with "
+        "its share of the products (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help="with --data: the language model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--run",
+        dest="run_directory",
+        type=Path,
+        metavar="DIR",
+        help="with --data: an exported run of sft.train in place of --model",
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: a temporary folder)")
     parser.add_argument("--out", type=Path, metavar="F", help="also write the JSON document here")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark and return the exit code."""
+    if not 1 <= arguments.rounds <= arguments.products:
+        raise RecipeError("--rounds: expected at least 1, and --products at least one a round")
+    document = measure(arguments) if arguments.data else _measure_null(arguments)
+    if arguments.out:
+        write_json(arguments.out, document)
+    print(json.dumps(document))
+    return 0
+
+
+def _measure_null(arguments: argparse.Namespace) -> dict[str, Any]:
     sizes = [10_000, 100_000] if arguments.short else arguments.rows
     if min(sizes) < 1:
         raise RecipeError(f"--rows {min(sizes)}: expected at least 1")
@@ -55,11 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             results.append(_measure(Path(folder), size))
         print(json.dumps(results[-1]), file=sys.stderr)
-    document = {"benchmark": "catalogue", "engine": "null", "results": results, "provenance": provenance()}
-    if arguments.out:
-        write_json(arguments.out, document)
-    print(json.dumps(document))
-    return 0
+    return {"benchmark": "catalogue", "engine": "null", "results": results, "provenance": provenance()}
 
 
 def write_catalogue(path: Path, num_rows: int) -> None:

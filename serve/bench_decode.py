@@ -16,9 +16,7 @@ tags, tags over a facet's limit, answers that ran into the token limit unclosed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import multiprocessing
 import statistics
 import sys
 import time
@@ -29,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import load_dataset
-from hangtag.errors import EngineError, RecipeError
+from hangtag.errors import RecipeError
 from hangtag.loading import DEFAULT_MODEL, read_run
 from hangtag.manifest import provenance, write_json
 from hangtag.product import Product
 from hangtag.sample import sample_folder
 from hangtag.tagging import parse_answer
 from hangtag.vocabulary import Tag, TagVocabulary
+from serve.contestant import Contestant
 
 CONTESTANTS = ("set", "xgrammar", "guidance", "free")
 _SCHEMA_BACKENDS = ("xgrammar", "guidance")
-_START_S = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     data = load_dataset(arguments.data or sample_folder(), splits=("train", "test"))
     vocabulary = data.vocabulary
     if arguments.fine_tuned:
-        vocabulary = read_run(arguments.fine_tuned)[1]
+        vocabulary = read_run(arguments.fine_tuned).vocabulary
         arguments.model = str(arguments.fine_tuned / "model")
         if arguments.num_tags:
             raise RecipeError("--num-tags: a run knows its own tags only; leave one of --run and --num-tags out")
@@ -112,15 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
     products = [data.test[n % len(data.test)] for n in range(arguments.products)]
 
     order = [name for name in CONTESTANTS if name in arguments.contestants]
-    workers = {name: _Worker(name, arguments, vocabulary, products) for name in order}
+    options = vars(arguments) | {"run": None}
+    workers = {name: Contestant(name, _work, name, options, vocabulary.to_json(), products) for name in order}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in order}
     try:
-        for worker in tqdm(workers.values(), desc="starting engines", unit="engine"):
-            worker.wait_until_started()
+        dtypes = [worker.start() for worker in tqdm(workers.values(), desc="starting engines", unit="engine")]
         exact_tokens = None
         for _ in tqdm(range(arguments.rounds + 1), desc="rounds", unit="round"):
             for name in order:
-                result = workers[name].round({"exact_tokens": exact_tokens})
+                result = workers[name].ask({"exact_tokens": exact_tokens})
                 rounds[name].append(result)
                 if name == "set":
                     exact_tokens = max(1, round(result["output_tokens"] / result["answers"]))
@@ -139,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
                 for name in ("products", "rounds", "max_tokens", "max_tags", "in_flight", "temperature")
             },
             "model": arguments.model if not arguments.fine_tuned else arguments.fine_tuned.name,
-            "dtype": workers[order[0]].dtype,
+            "dtype": dtypes[0],
         },
         "contestants": {name: _summary(results) for name, results in rounds.items()},
         "provenance": provenance(),
@@ -165,51 +163,6 @@ def _filled(vocabulary: TagVocabulary, num_tags: int) -> TagVocabulary:
     return TagVocabulary(tags, facets=vocabulary.facets)
 
 
-class _Worker:
-    """One contestant in a process of its own: several vLLM engines do not live in one."""
-
-    def __init__(
-        self, name: str, arguments: argparse.Namespace, vocabulary: TagVocabulary, products: list[Product]
-    ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._name = name
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work,
-            args=(theirs, name, vars(arguments) | {"run": None}, vocabulary.to_json(), products),
-        )
-        self._process.start()
-        self.dtype = ""
-
-    def wait_until_started(self) -> None:
-        self.dtype = self._receive(_START_S)
-
-    def round(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._connection.send(request)
-        result: dict[str, Any] = self._receive(None)
-        return result
-
-    def stop(self) -> None:
-        if self._process.is_alive():
-            with contextlib.suppress(BrokenPipeError):
-                self._connection.send(None)
-            self._process.join(30)
-            if self._process.is_alive():
-                self._process.kill()
-
-    def _receive(self, timeout_s: float | None) -> Any:
-        died = EngineError(f"contestant {self._name}: its engine ended; what it said stands above")
-        waited = 0.0
-        while not self._connection.poll(1.0):
-            waited += 1.0
-            if not self._process.is_alive() or (timeout_s is not None and waited > timeout_s):
-                raise died
-        try:
-            return self._connection.recv()
-        except EOFError:
-            raise died from None
-
-
 def _work(
     connection: Connection, name: str, options: dict[str, Any], document: dict[str, Any], products: list[Product]
 ) -> None:
@@ -229,7 +182,7 @@ def _work(
         decoding = "schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set"
         limits = Limits(max_tags=options["max_tags"])
         if run := options["fine_tuned"]:
-            settings = read_run(run)[0].model_copy(update={"max_tokens": options["max_tokens"]})
+            settings = read_run(run).answers.model_copy(update={"max_tokens": options["max_tokens"]})
             tagger = fine_tuned_tagger(
                 engine, vocabulary, settings, template=run / "prompt.jinja", decoding=decoding, limits=limits
             )

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hangtag.bulk.context import named_ingredients, prompted_ingredients, run_ingredients
 from hangtag.catalog import load_labelled
 from hangtag.cli import choice_from_arguments
 from hangtag.errors import RecipeError
 from hangtag.loading import DEFAULT_SHOTS, EngineName, load_run_tagger, read_run
-from hangtag.manifest import load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget
 from hangtag.tagging import Tagger, Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
+
+if TYPE_CHECKING:
+    from hangtag.taggers.generative import GenerativeTagger
 
 ENGINES = ("vllm", "transformers", "ray", "null")
 MAX_TOKENS = 256
@@ -134,16 +136,19 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) ->
 
 def load_stream(arguments: argparse.Namespace, engine: str) -> tuple[Stream, Usage]:
     """Return the loaded stream of options that name no endpoint, in this process, whatever `--engine` says."""
-    if arguments.run is not None:
-        name: EngineName = "transformers" if engine == "transformers" else "vllm"
-        run = load_run_tagger(arguments.run, engine=name, weights=arguments.weights, decoding=arguments.decoding)
-        return run.stream, run.usage
-    if engine == "null":
+    if engine == "null" and arguments.run is None:
         from hangtag.taggers.null import NullTagger
 
         return NullTagger(TagVocabulary.from_path(arguments.vocabulary)).stream, Usage()
-    tagger = choice_from_arguments(arguments).load("transformers" if engine == "transformers" else "vllm")
+    tagger = load_generative(arguments, "transformers" if engine == "transformers" else "vllm")
     return tagger.stream, tagger.usage
+
+
+def load_generative(arguments: argparse.Namespace, engine: EngineName) -> GenerativeTagger:
+    """Return the loaded tagger of options that name a language model or a run."""
+    if arguments.run is None:
+        return choice_from_arguments(arguments).load(engine)
+    return load_run_tagger(arguments.run, engine=engine, weights=arguments.weights, decoding=arguments.decoding)
 
 
 def _loader(arguments: argparse.Namespace) -> Callable[[], tuple[Stream, Usage]]:
@@ -212,17 +217,9 @@ def _of_endpoint(arguments: argparse.Namespace) -> CatalogueTagger:
 
 
 def _of_run(arguments: argparse.Namespace) -> CatalogueTagger:
-    manifest, vocabulary = load_run(arguments.run)
-    settings = read_run(arguments.run)[0]
-    ingredients = run_ingredients(
-        arguments.run,
-        manifest,
-        vocabulary,
-        weights=arguments.weights,
-        settings=settings.model_dump(),
-        decoding=arguments.decoding,
-    )
-    return CatalogueTagger(arguments.run.resolve().name, vocabulary, ingredients, _loader(arguments))
+    run = read_run(arguments.run)
+    ingredients = run_ingredients(run, weights=arguments.weights, decoding=arguments.decoding)
+    return CatalogueTagger(arguments.run.resolve().name, run.vocabulary, ingredients, _loader(arguments))
 
 
 def in_batches(tagger: Tagger) -> Stream:

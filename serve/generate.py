@@ -63,7 +63,7 @@ PART_ROWS = 10_000
 
 def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
     """Run the command line and return the exit code. `step` hears of every step of a durable write."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         with _terminated_as_interrupted():
             summary = generate(arguments, step=step)
@@ -97,7 +97,8 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m serve.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -157,12 +158,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def generate(arguments: argparse.Namespace, *, step: Step = no_step) -> dict[str, Any]:
-    """Do what the command line says and return the counts that `main` prints."""
+def generate(
+    arguments: argparse.Namespace, *, step: Step = no_step, tagger: CatalogueTagger | None = None
+) -> dict[str, Any]:
+    """Do what the command line says and return the counts that `main` prints.
+
+    `tagger` replaces the one that the command line describes.
+    """
     start = time.monotonic()
     _check_numbers(arguments)
     files = tuple(list_files(arguments.inputs))
-    tagger = catalogue_tagger.tagger_from_arguments(arguments)
+    tagger = tagger or catalogue_tagger.tagger_from_arguments(arguments)
     job = Job(
         files=files,
         columns=ColumnMap(parse_columns(arguments.map)),

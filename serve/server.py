@@ -296,7 +296,6 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
         HangtagError: neither run nor vocabulary is given, or the run has no such weights.
     """
     from hangtag.loading import read_run
-    from hangtag.manifest import load_run
     from hangtag.models import resolve_model
 
     if arguments.run is None:
@@ -305,24 +304,25 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
         return Weights(resolve_model(arguments.model or DEFAULT_MODEL))
     if arguments.model is not None:
         raise RecipeError("--model and --run exclude each other: a run brings its model")
-    manifest, _ = load_run(arguments.run)
-    answers, _ = read_run(arguments.run)
+    trained = read_run(arguments.run)
     run = Path(arguments.run).resolve()
-    has_tag_tokens = answers.answer == "tag_tokens"
+    has_tag_tokens = trained.answers.answer == "tag_tokens"
     name = arguments.weights or (
         "adapter"
         if not has_tag_tokens and not (run / "model").exists() and (run / "adapter").exists()
         else "model"
     )
-    how = f"python -m sft.export --run {arguments.run}"
-    if name == "adapter" and has_tag_tokens:
-        raise ModelError(f"{run}: vLLM cannot add the rows of its tags to an adapter; merge them with {how}")
-    needed = "adapter_config.json" if name == "adapter" else "config.json"
-    if not (run / name / needed).is_file():
-        raise ModelError(f"{run}: no {name}/{needed}; export the run's weights first: {how}")
-    if name == "adapter":
-        return Weights(resolve_model(manifest.base_model), str(run / name), str(run / "tokenizer"))
-    return Weights(str(run / name))
+    if name != "adapter":
+        folder, _ = trained.exported(name)
+        return Weights(str(folder.resolve()))
+    if has_tag_tokens:
+        raise ModelError(
+            f"{run}: vLLM cannot add the rows of its tags to an adapter; merge them with "
+            f"python -m sft.export --run {arguments.run}"
+        )
+    if not (run / name / "adapter_config.json").is_file():
+        raise ModelError(f"{run}: no {name}/adapter_config.json; the run was not trained with an adapter")
+    return Weights(resolve_model(trained.manifest.base_model), str(run / name), str(run / "tokenizer"))
 
 
 def endpoint_settings(arguments: argparse.Namespace, weights: Weights, *, is_cpu: bool) -> Any:

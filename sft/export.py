@@ -64,7 +64,8 @@ def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
         import vllm  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "vllm", "train") from None
-    settings, vocabulary = read_run(run)
+    trained = read_run(run)
+    settings, vocabulary = trained.answers, trained.vocabulary
     recipe = load_recipe(run / "recipe.yaml", TrainRecipe)
     if recipe.method == "prefix":
         raise RecipeError(

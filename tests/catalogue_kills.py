@@ -1,13 +1,14 @@
 """Kill a catalogue run again and again, at random moments and inside renames, syncs and commits.
 
     python -m tests.catalogue_kills --kills 200 --out eval/results/catalogue_kills.json
-    python -m tests.catalogue_kills --kills 5 --engine vllm --rows 60
+    python -m tests.catalogue_kills --kills 5 --engine vllm --rows 200
 
 Series after series, the same command runs on one output folder and is killed (SIGKILL) until it completes; files
 that the ledger does not hold are cut short at random in between, as a power failure would leave them. Every row of
 the outcome must be that of an uninterrupted run, and every file of its parts byte for byte. The last line of
-stdout is one JSON document. Exit codes: 0 all equal, 1 not. With a real engine confidences may differ in their
-last digits, and by how much is reported: its arithmetic depends on which products share a batch.
+stdout is one JSON document. Exit codes: 0 all equal, 1 not. A real engine is killed while it tags, as its progress
+bar tells: each kill falls after the bar has moved. Confidences may differ in their last digits then, and by how
+much is reported: an engine's arithmetic depends on which products share a batch.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -66,9 +69,8 @@ def write_catalogue(path: Path, num_rows: int, seed: int) -> None:
 def command(catalogue: Path, out: Path, engine: str) -> list[str]:
     """Return the arguments of the run under test."""
     rows = str(PART_ROWS if engine == "null" else 20)
-    options = ["--engine", engine, "--part-rows", rows, "--window", "512", "--quiet"]
-    if engine != "null":
-        options += ["--max-tags", "3"]
+    options = ["--engine", engine, "--part-rows", rows, "--window", "512"]
+    options += ["--quiet"] if engine == "null" else ["--max-tags", "3"]
     return [str(catalogue), str(out), "--vocabulary", str(VOCABULARY), *options]
 
 
@@ -153,20 +155,53 @@ def run_once(arguments: list[str], draw: random.Random, asked: Any) -> tuple[str
     return ("step" if at_step else "moment"), None if killed else process.exitcode
 
 
-def run_engine(arguments: list[str], draw: random.Random, start_s: float, work_s: float) -> tuple[str, int | None]:
-    """The same with a real engine, in a session of its own that is killed whole."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serve.generate", *arguments],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        return "moment", process.wait(timeout=start_s + draw.uniform(0.0, work_s))
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return "moment", None
+class EngineRun:
+    """A run with a real engine, in a session of its own that is killed whole."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serve.generate", *arguments],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._is_tagging = threading.Event()
+        self._began = 0.0
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Watch the progress bar until the process ends."""
+        first = None
+        assert self._process.stderr is not None
+        # A carriage return ends a line, too.
+        for line in self._process.stderr:
+            if bar := re.search(r"(\d+)/\d+ \[", line):
+                first = bar[1] if first is None else first
+                if bar[1] != first and not self._is_tagging.is_set():
+                    self._began = time.monotonic()
+                    self._is_tagging.set()
+        self._is_tagging.set()
+
+    def finish(self) -> tuple[int, float]:
+        """Return the exit code and for how many seconds it tagged."""
+        code = self._process.wait()
+        seconds = time.monotonic() - self._began
+        self._reader.join()
+        return code, seconds
+
+    def kill(self, after_s: float) -> int | None:
+        """Kill it that long after it began to tag; return the exit code if it ended before."""
+        self._is_tagging.wait()
+        try:
+            code = self._process.wait(timeout=after_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            code = None
+        self._reader.join()
+        return code
 
 
 def tear_unentered(out: Path, draw: random.Random) -> int:
@@ -188,9 +223,7 @@ def tear_unentered(out: Path, draw: random.Random) -> int:
     return torn
 
 
-def prove(
-    *, kills: int, num_rows: int, engine: str, seed: int, folder: Path, start_s: float = 0.0
-) -> dict[str, Any]:
+def prove(*, kills: int, num_rows: int, engine: str, seed: int, folder: Path) -> dict[str, Any]:
     """Return the summary: kills by kind, series, what differed."""
     draw = random.Random(seed)
     catalogue = folder / "catalogue.jsonl"
@@ -203,13 +236,11 @@ def prove(
         )
         process.start()
         process.join()
-        code = process.exitcode
+        code, work_s = process.exitcode, 0.0
     else:
-        whole = [sys.executable, "-m", "serve.generate", *command(catalogue, folder / "whole", engine)]
-        code = subprocess.run(whole, stdout=subprocess.DEVNULL, check=False).returncode
+        code, work_s = EngineRun(command(catalogue, folder / "whole", engine)).finish()
     if code not in (0, 3):
         raise RuntimeError(f"the uninterrupted run ended with {code}")
-    work_s = time.monotonic() - began - start_s
     distinct = asked.value
     expected, expected_files = outcome(folder / "whole")
     expected_taggings = taggings(folder / "whole")
@@ -226,7 +257,9 @@ def prove(
             if engine == "null":
                 kind, code = run_once(arguments, draw if not is_enough else _Gentle(), asked)
             else:
-                kind, code = run_engine(arguments, draw, start_s, 1e6 if is_enough else work_s * 0.6)
+                run = EngineRun(arguments)
+                kind = "moment"
+                code = run.finish()[0] if is_enough else run.kill(draw.uniform(0.0, work_s * 0.6))
             if code is not None:
                 break
             counts[kind] += 1
@@ -252,7 +285,11 @@ def prove(
         "rows": num_rows,
         "engine": engine,
         "seed": seed,
-        "kills": {"at a step of a write": counts["step"], "at a random moment": counts["moment"]},
+        "kills": (
+            {"at a step of a write": counts["step"], "at a random moment": counts["moment"]}
+            if engine == "null"
+            else {"while tagging": counts["moment"]}
+        ),
         "series": counts["series"],
         "files torn between runs": counts["torn files"],
         **(
@@ -291,9 +328,6 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5000, metavar="N", help="rows (default: %(default)s)")
     parser.add_argument("--engine", default="null", metavar="E", help="null or vllm (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--start-s", type=float, default=0.0, metavar="S", help="seconds that the engine takes to start"
-    )
     parser.add_argument("--out", type=Path, metavar="F", help="also write the JSON document here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -303,7 +337,6 @@ def main() -> int:
             engine=arguments.engine,
             seed=arguments.seed,
             folder=Path(folder),
-            start_s=arguments.start_s,
         )
     document = {"proof": "catalogue_kills", **summary, "provenance": provenance()}
     if arguments.out:

@@ -37,6 +37,9 @@ def write_run(folder: Path, export: dict[str, Any]) -> Path:
     folder.mkdir()
     vocabulary.save(folder / "vocabulary.json")
     (folder / "prompt.jinja").write_text("{{ product.title }}")
+    for weights in ("model", "model-int8"):
+        (folder / weights).mkdir()
+        (folder / weights / "config.json").write_text("{}")
     manifest = RunManifest(
         program="sft.train",
         kind="qlora",

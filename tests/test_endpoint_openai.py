@@ -282,5 +282,5 @@ class TestFailures:
         assert found[-1]["error"]["code"] == "cut"
 
     def test_a_prompt_that_does_not_fit_is_told(self, shop: Shop) -> None:
-        shop.vocabularies.default.tagger._engine.max_model_len = 400
+        shop.vocabularies.default.tagger.engine.max_model_len = 400
         assert "room" in error(shop.post(CHAT, chat()))

@@ -10,9 +10,8 @@ from fake_vllm import Shop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hangtag import ScoredTag, Tag, Tagging, TagVocabulary
+from hangtag import ScoredTag, Tag, TagVocabulary
 from hangtag.drift import TagDrift, population_stability
-from hangtag.endpoint.tag import decide
 from hangtag.endpoint.vocabularies import MAX_ATTRIBUTES, read_product
 
 
@@ -85,25 +84,6 @@ def test_a_dead_engine_is_an_error_of_the_call(shop: Shop) -> None:
     shop.vllm.failure = (500, {})
     assert shop.post("/v1/tag", {"products": ["a", "b"]}).status_code == 503
     assert shop.serving.load.num_products == 0
-
-
-def tagging(*confidences: float | None, status: Any = "ok") -> Tagging:
-    tags = tuple(ScoredTag(tag=str(n), confidence=confidence) for n, confidence in enumerate(confidences))
-    return Tagging(id="1", tags=tags, status=status, model="m", vocabulary="v")
-
-
-@pytest.mark.parametrize(
-    ("given", "decision"),
-    [
-        (tagging(0.5, 0.9), "accept"),
-        (tagging(0.49, 0.9), "review"),
-        (tagging(None, 0.9), "review"),
-        (tagging(), "review"),
-        (tagging(status="error"), "review"),
-    ],
-)
-def test_a_tagging_is_accepted_if_every_tag_is_sure(given: Tagging, decision: str) -> None:
-    assert decide(given, 0.5) == decision
 
 
 def test_metrics_count_taggings_tags_and_confidences(shop: Shop) -> None:

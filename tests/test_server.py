@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -249,6 +250,7 @@ def vllm_routes() -> set[tuple[str, str]]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     found: set[tuple[str, str]] = set()
+    root_level = logging.getLogger().level
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args([])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_SERVER_DEV_MODE", "1")
@@ -258,6 +260,9 @@ def vllm_routes() -> set[tuple[str, str]]:
             except (ImportError, AttributeError):
                 # Some kinds want a model's configuration; their routes come with the others.
                 continue
+            finally:
+                # The app silences the warnings of the whole process, which other tests listen for.
+                logging.getLogger().setLevel(root_level)
             for route in app.routes:
                 path = str(getattr(route, "path", ""))
                 methods = getattr(route, "methods", None) or ("GET", "POST")

@@ -151,7 +151,7 @@ class TestRuns:
             program="sft.train", kind="qlora", base_model=str(base), vocabulary=vocabulary.fingerprint,
             details={"answers": {
                 "answer": answer, "max_tags": 3, "max_tokens": 9, "title": 9, "description": 9, "attributes": 9,
-            }},
+            }, "export": {"sha256": "aa", "int8": {"sha256": "bb"}}},
         ).write(folder)  # fmt: skip
         return folder
 
@@ -169,16 +169,16 @@ class TestRuns:
 
     def test_a_run_without_weights_is_refused(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary)
-        with pytest.raises(ModelError, match="export"):
+        with pytest.raises(DataError, match=r"sft\.export"):
             server.choose_weights(parsed("--run", str(run)))
-        with pytest.raises(ModelError, match="model-int8/config.json"):
+        with pytest.raises(DataError, match="model-int8/; .*--quantize int8"):
             server.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
         with pytest.raises(RecipeError, match="exclude"):
             server.choose_weights(parsed("--run", str(run), "--model", "m"))
 
     def test_tag_tokens_have_no_adapter_to_serve(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary, "adapter", answer="tag_tokens")
-        with pytest.raises(ModelError, match=r"model/config\.json; export"):
+        with pytest.raises(DataError, match="model/; export"):
             server.choose_weights(parsed("--run", str(run)))
         with pytest.raises(ModelError, match="merge them with"):
             server.choose_weights(parsed("--run", str(run), "--weights", "adapter"))

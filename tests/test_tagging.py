@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangtag import FacetLimits, ScoredTag, Tagging, TagVocabulary
-from hangtag.tagging import parse_answer, to_answer
+from hangtag.tagging import Status, parse_answer, to_answer
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,22 @@ def test_tagging_json_has_the_public_form() -> None:
     failed = Tagging(id="1", status="error", reason="broken", model="m", vocabulary="f")
     assert '"reason":"broken"' in failed.to_json()
     jsonschema.validate(tagging.model_dump(mode="json"), Tagging.model_json_schema())
+
+
+def tagging(*confidences: float | None, status: Status = "ok") -> Tagging:
+    tags = tuple(ScoredTag(tag=str(n), confidence=confidence) for n, confidence in enumerate(confidences))
+    return Tagging(id="1", tags=tags, status=status, model="m", vocabulary="v")
+
+
+@pytest.mark.parametrize(
+    ("given", "is_sure"),
+    [
+        (tagging(0.5, 0.9), True),
+        (tagging(0.49, 0.9), False),
+        (tagging(None, 0.9), False),
+        (tagging(), False),
+        (tagging(status="error"), False),
+    ],
+)
+def test_a_tagging_is_sure_if_every_tag_is(given: Tagging, is_sure: bool) -> None:
+    assert given.is_sure(0.5) == is_sure

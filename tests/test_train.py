@@ -76,16 +76,16 @@ def test_a_run_is_complete(tmp_path, capsys, changes):
     out = tmp_path / "run"
     assert run(write_recipe(tmp_path, **changes), "--data", sample_folder(), "--out", out) == 0
     assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"set_f1", "exact_match"}
-    settings, vocabulary = read_run(out)
-    assert settings.answer == changes.get("answer", "tag_tokens")
+    trained = read_run(out)
+    assert trained.answers.answer == changes.get("answer", "tag_tokens")
     assert (out / "vocabulary.json").is_file()
-    assert len(vocabulary) == 124
+    assert len(trained.vocabulary) == 124
     Calibration.load(out / "calibration.json")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["history"]
     assert metrics["since_start_or_resume"]["samples_per_s"] > 0
     weights = out / ("weights" if changes.get("method") == "full" else "adapter")
-    assert (weights / "tag_rows.safetensors").is_file() == (settings.answer == "tag_tokens")
+    assert (weights / "tag_rows.safetensors").is_file() == (trained.answers.answer == "tag_tokens")
     if changes.get("method") != "full":
         # The base model, its embedding included, is not written again.
         assert not any("embed_tokens" in name for name in load_file(weights / "adapter_model.safetensors"))

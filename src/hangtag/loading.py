@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from hangtag.calibration import Calibration
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.errors import DataError
-from hangtag.manifest import load_run
+from hangtag.manifest import RunManifest, load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget, Prompter
 from hangtag.vocabulary import TagVocabulary
@@ -212,11 +213,8 @@ def load_run_tagger(
     """
     run = Path(run)
     # What is wrong with the run is said before an engine is loaded.
-    read_run(run)
-    if not (run / weights / "config.json").is_file():
-        how = "" if weights == "model" else " --quantize int8"
-        raise DataError(f"{run}: no {weights}/; export the run first: python -m sft.export --run {run}{how}")
-    loaded = load_engine(str(run / weights), engine)
+    folder, _ = read_run(run).exported(weights)
+    loaded = load_engine(str(folder), engine)
     loaded.name = run.resolve().name
     return run_tagger(run, loaded, decoding=decoding, limits=limits)
 
@@ -229,12 +227,12 @@ def run_tagger(
     Raises:
         DataError: the run is not complete, or not of a language model.
     """
-    settings, vocabulary = read_run(run)
+    trained = read_run(run)
     calibration = run / "calibration.json"
     return fine_tuned_tagger(
         engine,
-        vocabulary,
-        settings,
+        trained.vocabulary,
+        trained.answers,
         template=run / "prompt.jinja",
         decoding=decoding,
         limits=limits,
@@ -242,15 +240,42 @@ def run_tagger(
     )
 
 
-def read_run(run: str | Path) -> tuple[AnswerSettings, TagVocabulary]:
-    """Return how a fine-tuned run answers, and its vocabulary.
+@dataclass(frozen=True, slots=True)
+class FineTunedRun:
+    """A completed run directory of `sft.train`: its manifest, its vocabulary, and how it answers."""
+
+    folder: Path
+    manifest: RunManifest
+    vocabulary: TagVocabulary
+    answers: AnswerSettings
+
+    def exported(self, weights: str) -> tuple[Path, str]:
+        """Return the folder of exported weights, `model` or `model-int8`, and their SHA-256.
+
+        Raises:
+            DataError: they are not there.
+        """
+        export = self.manifest.details.get("export", {})
+        digest = (export if weights == "model" else export.get("int8", {})).get("sha256")
+        if digest is None or not (self.folder / weights / "config.json").is_file():
+            how = "" if weights == "model" else " --quantize int8"
+            raise DataError(
+                f"{self.folder}: no {weights}/; export the run first: "
+                f"python -m sft.export --run {self.folder}{how}"
+            )
+        return self.folder / weights, digest
+
+
+def read_run(run: str | Path) -> FineTunedRun:
+    """Return what a fine-tuned run directory says of itself.
 
     Raises:
         DataError: the run is not complete, or not of a language model.
     """
     manifest, vocabulary = load_run(run)
     try:
-        return AnswerSettings.model_validate(manifest.details["answers"]), vocabulary
+        answers = AnswerSettings.model_validate(manifest.details["answers"])
+        return FineTunedRun(Path(run), manifest, vocabulary, answers)
     except (KeyError, ValidationError):
         raise DataError(
             f"{run}: a run of kind {manifest.kind!r} by {manifest.program}; expected one of sft.train"

@@ -49,6 +49,13 @@ class Tagging(BaseModel):
         """The tags' strings in the order of the answer."""
         return tuple(tag.tag for tag in self.tags)
 
+    def is_sure(self, at: float) -> bool:
+        """Return whether it needs no review: it holds tags, and the least sure of them reaches `at`.
+
+        A tag without a confidence counts as 0.
+        """
+        return self.status == "ok" and bool(self.tags) and all((tag.confidence or 0.0) >= at for tag in self.tags)
+
     def to_json(self) -> str:
         """Return compact JSON without line breaks; `reason` and `violations` are left out where there are none."""
         left_out = {name for name in ("reason", "violations") if not getattr(self, name)}

@@ -12,9 +12,9 @@ from typing import Any
 from hangtag.bulk.keys import changed_tags, context_digest
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.constraint import Limits
-from hangtag.errors import DataError
 from hangtag.home import hangtag_home
-from hangtag.manifest import RunManifest, file_sha256, folder_sha256, write_json
+from hangtag.loading import FineTunedRun
+from hangtag.manifest import file_sha256, folder_sha256, write_json
 from hangtag.models import resolve_model
 from hangtag.nearest import default_encoder_name
 from hangtag.vocabulary import TagVocabulary
@@ -53,34 +53,22 @@ def prompted_ingredients(
     }
 
 
-def run_ingredients(
-    run: Path,
-    manifest: RunManifest,
-    vocabulary: TagVocabulary,
-    *,
-    weights: str,
-    settings: Mapping[str, Any],
-    decoding: str,
-) -> dict[str, Any]:
+def run_ingredients(run: FineTunedRun, *, weights: str, decoding: str) -> dict[str, Any]:
     """Return the ingredients of taggings by the exported weights of a fine-tuned run directory.
 
-    `weights` names their folder in the run, `settings` is how the run reads a product and writes its answer.
+    `weights` names their folder in the run.
 
     Raises:
         DataError: the run has no such weights.
     """
-    exported = manifest.details.get("export", {})
-    digest = exported.get("sha256") if weights == "model" else exported.get("int8", {}).get("sha256")
-    if digest is None:
-        how = "" if weights == "model" else " --quantize int8"
-        raise DataError(f"{run}: no {weights}/; export the run first: python -m sft.export --run {run}{how}")
-    calibration = run / "calibration.json"
+    _, digest = run.exported(weights)
+    calibration = run.folder / "calibration.json"
     return {
         "form": _FORM,
-        "model": {"base": manifest.base_model, "sha256": digest},
-        "prompt": {"template": file_sha256(run / "prompt.jinja")},
-        **vocabulary_ingredients(vocabulary),
-        "settings": dict(settings),
+        "model": {"base": run.manifest.base_model, "sha256": digest},
+        "prompt": {"template": file_sha256(run.folder / "prompt.jinja")},
+        **vocabulary_ingredients(run.vocabulary),
+        "settings": run.answers.model_dump(),
         "decoding": {"kind": decoding},
         "calibration": file_sha256(calibration) if calibration.is_file() else None,
     }

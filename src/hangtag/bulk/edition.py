@@ -319,7 +319,7 @@ class EditionRun:
         self.totals.rows += 1
         if tagging.status != "ok":
             self.totals.failed += 1
-        elif self._job.accept_at is not None and not is_accepted(tagging, self._job.accept_at):
+        elif self._job.accept_at is not None and not tagging.is_sure(self._job.accept_at):
             self.totals.for_review += 1
 
     def _submit_whole_parts(self) -> None:
@@ -356,11 +356,6 @@ class EditionRun:
         """Keep what the engine gave, on the way out for another reason; a second failure would hide the first."""
         with contextlib.suppress(HangtagError):
             self._write_journal()
-
-
-def is_accepted(tagging: Tagging, at: float) -> bool:
-    """Return whether a tagging needs no review: it holds tags, and the least sure of them reaches `at`."""
-    return bool(tagging.tags) and all((tag.confidence or 0.0) >= at for tag in tagging.tags)
 
 
 def count_known(output: Output, job: Job, tell: Callable[[int], None] = lambda _: None) -> Mapping[str, int]:

@@ -123,7 +123,8 @@ class TagRoute:
         for number, tagging in enumerate(taggings):
             assert tagging is not None
             self._finished(vocabulary.name, products.get(number), tagging)
-            decided.append(DecidedTagging(**dict(tagging), decision=decide(tagging, threshold)))
+            decision: Decision = "accept" if tagging.is_sure(threshold) else "review"
+            decided.append(DecidedTagging(**dict(tagging), decision=decision))
         return TagResponse(taggings=decided, threshold=threshold, is_calibrated=vocabulary.is_calibrated)
 
     async def _generate(
@@ -153,12 +154,6 @@ class TagRoute:
             model=self._settings.names[-1],
             vocabulary=fingerprint,
         )
-
-
-def decide(tagging: Tagging, threshold: float) -> Decision:
-    """Return what to do with a tagging; see `DecidedTagging`."""
-    is_sure = all(tag.confidence is not None and tag.confidence >= threshold for tag in tagging.tags)
-    return "accept" if tagging.status == "ok" and tagging.tags and is_sure else "review"
 
 
 def _id_of(content: Any, position: int) -> str:

@@ -77,7 +77,7 @@ class Engine(Protocol):
 
 
 class GenerativeTagger:
-    """Tags products with a language model. See `Tagger`; `usage` counts tokens over the tagger's life."""
+    """Tags products with a language model, its `engine`. See `Tagger`; `usage` counts tokens over its life."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class GenerativeTagger:
         self.name = engine.name
         self.vocabulary: TagVocabulary = prompter.vocabulary
         self.usage = Usage()
-        self._engine = engine
+        self.engine = engine
         self._prompter = prompter
         self._chat = ChatTokens(engine.tokenizer)
         self._constraint = constraint
@@ -110,7 +110,7 @@ class GenerativeTagger:
             limits=limits,
             max_tokens=max_tokens,
             constraint=constraint if decoding == "set" else None,
-            schema=_engine_schema(self.vocabulary, limits) if decoding == "schema" else None,
+            schema=engine_schema(self.vocabulary, limits) if decoding == "schema" else None,
             prefix=tuple(constraint.forced(start)) if decoding == "set" else (),
         )
 
@@ -146,7 +146,7 @@ class GenerativeTagger:
                     position += 1
 
         next_out = 0
-        for position, generation in self._engine.stream(requests(), self.plan):
+        for position, generation in self.engine.stream(requests(), self.plan):
             done[position] = self.read(ids[position], generation)
             while next_out in done:
                 del ids[next_out]
@@ -158,7 +158,7 @@ class GenerativeTagger:
 
     def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
         """Return each product's prompt in token ids, the answer's prefix included, or why it has none."""
-        room = self._engine.max_model_len - self.plan.max_tokens - 1
+        room = self.engine.max_model_len - self.plan.max_tokens - 1
         chats = self._prompter.prompts(products)
         self.usage.num_cut += sum(chat.is_cut for chat in chats)
         ids: list[list[int] | str] = []
@@ -195,7 +195,7 @@ class GenerativeTagger:
             )
             tagging = self._tagging(product_id, tags=tags)
             return tagging if self._calibration is None else self._calibration.apply(tagging)
-        text = self._engine.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.engine.tokenizer.decode(ids, skip_special_tokens=True)
         answer = parse_answer(text, self.vocabulary)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
@@ -206,7 +206,8 @@ class GenerativeTagger:
         return Tagging(id=product_id, model=self.name, vocabulary=self.vocabulary.fingerprint, **fields)
 
 
-def _engine_schema(vocabulary: TagVocabulary, limits: Limits) -> str:
+def engine_schema(vocabulary: TagVocabulary, limits: Limits) -> str:
+    """Return the JSON schema of an answer as engines take it, without `uniqueItems`."""
     schema = answer_schema(vocabulary, limits)
     # xgrammar passes over it, llguidance refuses the request because of it: `parse_answer` counts repeats instead.
     del schema["properties"]["tags"]["uniqueItems"]

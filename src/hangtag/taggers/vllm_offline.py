@@ -27,7 +27,7 @@ def max_lora_rank(rank: int) -> int:
 
 
 class VllmEngine:
-    """An engine over `vllm.LLM`. Starting it takes about half a minute on a CPU."""
+    """An engine over `vllm.LLM`, which is its `llm`. Starting it takes about half a minute on a CPU."""
 
     def __init__(
         self,
@@ -87,20 +87,20 @@ class VllmEngine:
         try:
             config = transformers.AutoConfig.from_pretrained(path)
             longest = getattr(config.get_text_config(), "max_position_embeddings", max_model_len)
-            self._llm = vllm.LLM(
+            self.llm = vllm.LLM(
                 model=path, **(settings | {"max_model_len": min(max_model_len, longest)} | (options or {}))
             )
         except (ValueError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()
             raise ModelError(f"{path}: vLLM cannot load it ({(reason or ['no message'])[-1]:.300})") from error
-        self.dtype = str(self._llm.model_config.dtype).removeprefix("torch.")
+        self.dtype = str(self.llm.model_config.dtype).removeprefix("torch.")
         self._max_in_flight = 2 * max_in_flight
-        self.tokenizer = self._llm.get_tokenizer()
-        self.max_model_len = int(self._llm.model_config.max_model_len)
+        self.tokenizer = self.llm.get_tokenizer()
+        self.max_model_len = int(self.llm.model_config.max_model_len)
 
     def close(self) -> None:
         """End vLLM's processes; the engine is of no use afterwards."""
-        self._llm.llm_engine.engine_core.shutdown()
+        self.llm.llm_engine.engine_core.shutdown()
 
     def stream(
         self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
@@ -109,8 +109,8 @@ class VllmEngine:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        engine = self._llm.llm_engine
-        params = self._sampling_params(plan)
+        engine = self.llm.llm_engine
+        params = self.sampling_params(plan)
         waiting = iter(requests)
         in_flight: dict[str, int] = {}
         exhausted = False
@@ -144,7 +144,8 @@ class VllmEngine:
             if in_flight:
                 engine.abort_request(list(in_flight))
 
-    def _sampling_params(self, plan: Plan) -> Any:
+    def sampling_params(self, plan: Plan) -> Any:
+        """Return a plan in vLLM's terms."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
         params: dict[str, Any] = {
