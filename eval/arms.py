@@ -221,8 +221,10 @@ def identity(arm: Arm, recipe: Evaluation, dataset: Dataset) -> dict[str, Any]:
     if arm.is_llm:
         described["decoding"] = arm.decoding
     if arm.run:
+        manifest, _ = load_run(arm.run)
         described |= {
-            "model": load_run(arm.run)[0].base_model,
+            "model": manifest.base_model,
+            "method": manifest.details.get("method"),
             "run": arm.run.name,
             "run_manifest_sha256": file_sha256(arm.run / "manifest.json"),
         }

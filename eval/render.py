@@ -63,6 +63,7 @@ _PERTURBATIONS = {
 }
 _IDENTITY = (
     "model",
+    "method",
     "model_sha256",
     "run",
     "run_manifest_sha256",
