@@ -2,11 +2,11 @@
 
     python -m sft.sweep sft/recipes/sweep_hm.yaml --data ../shared/data/hm --runs runs/hm --out out/sweep_hm
 
-Each variant is a run of `sft.train` in RUNS/NAME; those that are complete are kept, one that was stopped is
-resumed, so the same command goes on after a kill. All are measured on the same validation products; differences to
-the first variant come with a 95 % interval by paired bootstrap. Writes OUT/results.json, OUT/table.md and, where
-variants differ in the number of products, OUT/curve.svg. The last line of stdout is the path of results.json. Exit
-codes: 0 done, 1 a variant failed, 2 misused.
+Each variant is a run in RUNS/NAME, of `sft.train` or of what its `program` names; those that are complete are
+kept, one that was stopped is resumed, so the same command goes on after a kill. All are measured on the same
+validation products; differences to the first variant come with a 95 % interval by paired bootstrap. Writes
+OUT/results.json, OUT/table.md and, where variants differ in the number of products, OUT/curve.svg with a line a
+program. The last line of stdout is the path of results.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -16,19 +16,36 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field
 
+from hangtag.catalog import load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
-from sft.recipe import TrainRecipe
-from sft.run_directory import TAGGINGS_FILE
+from hangtag.product import Product
+from sft.labelled import draw
+from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
+from sft.run_directory import METRICS_FILE, TAGGINGS_FILE
+from sft.sweep_baselines import LinearRecipe, fit_linear, tag_with_bert
+from sft.train_bert import BertRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
+_LABELS = {"set_f1": "set-F1", "exact_match": "exact match"}
+
+
+_RECIPES: dict[str, type[Recipe]] = {"language_model": TrainRecipe, "bert": BertRecipe, "linear": LinearRecipe}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is trained (`language_model`, `bert` or `linear`), and its whole recipe."""
+
+    program: str
+    recipe: dict[str, Any]
 
 
 class Sweep(Recipe):
@@ -36,19 +53,33 @@ class Sweep(Recipe):
 
     base: dict[str, Any]
     """The recipe that all variants share, see `TrainRecipe`."""
+    bert: dict[str, Any] = Field(default_factory=dict)
+    """The recipe that variants with `program: bert` share instead, see `BertRecipe`."""
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Departures from it by name; `trainer` is merged key by key. The first is what others are compared with."""
+    """Departures from it by name; `trainer` is merged key by key. The first is what others are compared with. With
+    `program: bert` or `program: linear` (see `LinearRecipe`) a variant is a baseline."""
 
-    def recipe(self, name: str) -> dict[str, Any]:
-        """Return a variant's whole recipe. Raises RecipeError: it is none."""
-        changes = self.variants[name]
-        whole = self.base | changes
-        whole["trainer"] = self.base.get("trainer", {}) | changes.get("trainer", {})
+    def variant(self, name: str) -> Variant:
+        """Return a variant. Raises RecipeError: its recipe is none."""
+        changes = dict(self.variants[name])
+        program = changes.pop("program", "language_model")
+        if program not in _RECIPES:
+            raise RecipeError(f"variant {name!r}: program {program!r}; expected one of {', '.join(_RECIPES)}")
+        base = {"language_model": self.base, "bert": self.bert}.get(program, {})
+        whole = base | changes
+        if program != "linear":
+            whole["trainer"] = base.get("trainer", {}) | changes.get("trainer", {})
         try:
-            load_recipe(None, TrainRecipe, whole)
+            load_recipe(None, _RECIPES[program], whole)
         except RecipeError as error:
             raise RecipeError(f"variant {name!r}: {error}") from None
-        return whole
+        return Variant(program, whole)
+
+    def measured_on(self, data: Path) -> list[Product]:
+        """Return the validation products that every variant tags."""
+        recipe = load_recipe(None, TrainRecipe, self.base)
+        seed = (TRAINER_DEFAULTS | recipe.trainer)["seed"]
+        return draw(load_dataset(data, splits=("validation",)).validation, recipe.calibrate_on, seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         sweep = load_recipe(options.sweep, Sweep)
-        recipes = {name: sweep.recipe(name) for name in sweep.variants}
-        failed = [name for name, recipe in recipes.items() if not _train(name, recipe, options)]
-        done = {name: recipe for name, recipe in recipes.items() if name not in failed}
+        variants = {name: sweep.variant(name) for name in sweep.variants}
+        products = sweep.measured_on(options.data)
+        failed = [name for name, variant in variants.items() if not _train(name, variant, options, products)]
+        done = {name: variant for name, variant in variants.items() if name not in failed}
         if done:
             _write(compare(done, options.data, options.runs), options.out)
             print(options.out / "results.json")
@@ -75,28 +107,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _train(name: str, recipe: dict[str, Any], options: argparse.Namespace) -> bool:
+def _train(name: str, variant: Variant, options: argparse.Namespace, products: Sequence[Product]) -> bool:
     """Return whether the variant's run is complete, after training it where it was not."""
     run = options.runs / name
-    if (run / "manifest.json").is_file():
+    if (run / METRICS_FILE).is_file() and (run / TAGGINGS_FILE).is_file():
         return True
-    options.runs.mkdir(parents=True, exist_ok=True)
-    path = options.runs / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    resumed = ["--resume"] if (run / "recipe.yaml").is_file() else [str(path.resolve())]
     print(f"sft.sweep: training {name}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "sft.train", *resumed]
-    command += ["--data", str(options.data.resolve()), "--out", str(run.resolve())]
-    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
-        print(f"sft.sweep: {name} failed; the others go on", file=sys.stderr, flush=True)
-        return False
+    if variant.program == "linear":
+        fit_linear(variant.recipe, options.data, run, products)
+        return True
+    if not (run / "manifest.json").is_file():
+        options.runs.mkdir(parents=True, exist_ok=True)
+        path = options.runs / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(variant.recipe, sort_keys=False), encoding="utf-8")
+        resumed = ["--resume"] if (run / "recipe.yaml").is_file() else [str(path.resolve())]
+        module = "sft.train_bert" if variant.program == "bert" else "sft.train"
+        command = [sys.executable, "-m", module, *resumed]
+        command += ["--data", str(options.data.resolve()), "--out", str(run.resolve())]
+        if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
+            print(f"sft.sweep: {name} failed; the others go on", file=sys.stderr, flush=True)
+            return False
+    if variant.program == "bert":
+        tag_with_bert(run, products)
     return True
 
 
-def compare(recipes: dict[str, dict[str, Any]], data: Path, runs: Path) -> dict[str, Any]:
+def compare(compared: dict[str, Variant], data: Path, runs: Path) -> dict[str, Any]:
     """Return each variant's figures and its differences to the first one, on the same validation products."""
     from hangtag import metrics
-    from hangtag.catalog import load_dataset
     from hangtag.manifest import provenance
     from hangtag.tagging import Tagging
 
@@ -104,7 +142,7 @@ def compare(recipes: dict[str, dict[str, Any]], data: Path, runs: Path) -> dict[
     gold = {product.id: frozenset(product.tags or ()) for product in dataset.validation}
     first: dict[str, Any] = {}
     variants = {}
-    for name, recipe in recipes.items():
+    for name, variant in compared.items():
         lines = (runs / name / TAGGINGS_FILE).read_text(encoding="utf-8").splitlines()
         taggings = [Tagging.model_validate_json(line) for line in lines]
         ids = [tagging.id for tagging in taggings]
@@ -123,12 +161,13 @@ def compare(recipes: dict[str, dict[str, Any]], data: Path, runs: Path) -> dict[
         values = {figure: float(value) for figure, value in figures(None).items()}
         draws = metrics.draw(figures, len(ids))
         first = first or {"ids": ids, "values": values, "draws": draws}
-        trained = json.loads((runs / name / "metrics.json").read_text(encoding="utf-8"))
+        trained = json.loads((runs / name / METRICS_FILE).read_text(encoding="utf-8"))
         variants[name] = {
-            "recipe": recipe,
+            "program": variant.program,
+            "recipe": variant.recipe,
             "num_train": trained["num_train"],
-            "epochs": trained["epochs"],
-            "samples_per_s": trained["since_start_or_resume"]["samples_per_s"],
+            "epochs": trained.get("epochs"),
+            "samples_per_s": trained.get("since_start_or_resume", {}).get("samples_per_s"),
             **{figure: asdict(metrics.estimate(values[figure], draws[figure])) for figure in values},
             "against_first": {
                 figure: asdict(
@@ -166,7 +205,8 @@ def _table(results: dict[str, Any]) -> str:
         "| --- | ---: | ---: | --- | --- | --- | --- |",
     ]
     for number, (name, variant) in enumerate(results["variants"].items()):
-        cells = [name, f"{variant['num_train']:,}", f"{variant['epochs']:g}"]
+        epochs = "" if variant["epochs"] is None else f"{variant['epochs']:g}"
+        cells = [name, f"{variant['num_train']:,}", epochs]
         for figure in ("exact_match", "set_f1"):
             value, change = variant[figure], variant["against_first"][figure]
             cells.append(f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
@@ -176,23 +216,34 @@ def _table(results: dict[str, Any]) -> str:
 
 
 def _plot(results: dict[str, Any], path: Path) -> None:
-    """Draw set-F1 and exact match over the number of products learned from."""
+    """Draw set-F1 and exact match over the number of products learned from, a line a program."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5.2, 3.4))
-    points = sorted(results["variants"].values(), key=lambda variant: int(variant["num_train"]))
-    sizes = [point["num_train"] for point in points]
-    for name, marker in (("set_f1", "o"), ("exact_match", "s")):
-        axes.plot(sizes, [point[name]["value"] for point in points], marker=marker, label=name.replace("_", " "))
-        axes.fill_between(
-            sizes, [point[name]["low"] for point in points], [point[name]["high"] for point in points], alpha=0.2
-        )
-    axes.set(xscale="log", xlabel="products learned from", ylim=(0, 1))
-    axes.legend()
-    figure.savefig(path, bbox_inches="tight")
+    figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 3.6))
+    variants = sorted(results["variants"].values(), key=lambda variant: int(variant["num_train"]))
+    for name, axes in zip(("set_f1", "exact_match"), panels, strict=True):
+        for program, marker in zip(_RECIPES, "os^", strict=True):
+            points = [variant for variant in variants if variant["program"] == program]
+            if not points:
+                continue
+            sizes = [point["num_train"] for point in points]
+            axes.plot(
+                sizes, [point[name]["value"] for point in points], marker=marker, label=program.replace("_", " ")
+            )
+            axes.fill_between(
+                sizes,
+                [point[name]["low"] for point in points],
+                [point[name]["high"] for point in points],
+                alpha=0.2,
+            )
+        axes.set(xscale="log", xlabel="products learned from", ylabel=_LABELS[name])
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 
 

@@ -78,7 +78,8 @@ class BertRecipe(Recipe):
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """Minutes between checkpoints; 0 writes one every step."""
     limit: int | None = Field(default=None, ge=1)
-    """Train on the first N training products only."""
+    """Train on that many training products only, drawn with the seed; a smaller number draws a part of a larger
+    one's."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Options of transformers' TrainingArguments under their own names; they win over the defaults here. Where
     neither `bf16` nor `fp16` is given, a probe of a fraction of a second chooses `bf16`."""
@@ -125,10 +126,12 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     from hangtag.manifest import RunManifest, write_json
     from hangtag.models import resolve_model
     from sft.bert_trainer import SetF1, TagTrainer
+    from sft.labelled import draw
 
     recipe = with_number_format(recipe)
-    transformers.set_seed((_TRAINER_DEFAULTS | recipe.trainer)["seed"])
-    train = dataset.train[: recipe.limit]
+    seed = (_TRAINER_DEFAULTS | recipe.trainer)["seed"]
+    transformers.set_seed(seed)
+    train = draw(dataset.train, recipe.limit, seed)
     vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in train)
     save_recipe(out, recipe)
     vocabulary.save(out / "vocabulary.json")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from test_train import TINY
 from tiny_model import make_tiny_model
@@ -14,10 +15,10 @@ from sft.sweep import Sweep, main
 RECIPES = Path(__file__).resolve().parents[1] / "sft" / "recipes"
 
 
-def write_sweep(folder: Path, variants: dict) -> Path:
+def write_sweep(folder: Path, variants: dict, **more: dict) -> Path:
     base = TINY | {"model": str(make_tiny_model(folder / "base")), "method": "lora"}
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({"base": base, "variants": variants}, sort_keys=False))
+    path.write_text(yaml.safe_dump({"base": base, "variants": variants, **more}, sort_keys=False))
     return path
 
 
@@ -32,7 +33,7 @@ def test_every_sweep_loads():
     assert len(found) >= 2
     for path in found:
         sweep = load_recipe(path, Sweep)
-        assert all(sweep.recipe(name) for name in sweep.variants)
+        assert all(sweep.variant(name) for name in sweep.variants)
 
 
 def test_variants_are_trained_once_and_compared_with_the_first(tmp_path):
@@ -63,3 +64,33 @@ def test_a_variant_that_fails_leaves_the_others(tmp_path):
 def test_a_wrong_variant_is_one_line(tmp_path, capsys):
     assert run(tmp_path, write_sweep(tmp_path, {"plain": {}, "odd": {"rnak": 3}}))[0] == 2
     assert "variant 'odd': options: unknown key `rnak`; did you mean `rank`?" in capsys.readouterr().err
+
+
+def test_the_linear_tagger_stands_beside_on_the_same_products(tmp_path):
+    sweep = write_sweep(
+        tmp_path,
+        {"8": {"limit": 8}, "linear-8": {"program": "linear", "limit": 8}, "linear-all": {"program": "linear"}},
+    )
+    code, results = run(tmp_path, sweep)
+    assert code == 0
+    variants = results["variants"]
+    assert [variant["program"] for variant in variants.values()] == ["language_model", "linear", "linear"]
+    assert variants["linear-8"]["num_train"] == 8 < variants["linear-all"]["num_train"]
+    assert "linear" in (tmp_path / "out" / "curve.svg").read_text()
+    before = (tmp_path / "runs" / "linear-all" / "metrics.json").stat().st_mtime_ns
+    assert run(tmp_path, sweep)[0] == 0
+    assert (tmp_path / "runs" / "linear-all" / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_program_that_is_unknown_is_refused(tmp_path, capsys):
+    assert run(tmp_path, write_sweep(tmp_path, {"a": {"program": "svm"}}))[0] == 2
+    assert "expected one of language_model, bert, linear" in capsys.readouterr().err
+
+
+@pytest.mark.model
+def test_bert_stands_beside_on_the_same_products(tmp_path):
+    settings = {"limit": 24, "max_length": 16, "trainer": {"num_train_epochs": 1, "bf16": False}}
+    sweep = write_sweep(tmp_path, {"few": {"limit": 8}, "bert": {"program": "bert"}}, bert=settings)
+    code, results = run(tmp_path, sweep)
+    assert code == 0
+    assert results["variants"]["bert"]["num_train"] == 24
