@@ -38,6 +38,9 @@ def test_from_row_reads_json_in_columns() -> None:
         ({"title": "Cup", "attributes": ["red"]}, "attributes: got list"),
         ({"title": "Cup", "attributes": {"size": {"eu": 42}}}, "attribute 'size': got dict"),
         ({"title": "Cup", "tags": [1]}, "tags: got [1]"),
+        ({"title": "Cup \ud800"}, "title: its text is no well-formed Unicode"),
+        ({"title": "Cup", "attributes": {"\udfff": "red"}}, "attribute name: its text is no well-formed Unicode"),
+        ({"title": "Cup", "id": "\ud800"}, "id: its text is no well-formed Unicode"),
         ({"title": "Cup", "tags": "[" * 100_000}, "tags: got"),
     ],
 )

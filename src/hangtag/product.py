@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -38,11 +39,7 @@ class ProductFields(NamedTuple):
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], *, default_id: str) -> ProductFields:
-        """Return what a catalogue row says; see `Product.from_row`, which is this and a check of the text.
-
-        Raises:
-            ValueError: as there, except for text that no Unicode encoding can hold.
-        """
+        """Return what a catalogue row says; see `Product.from_row`, which raises the same."""
         attributes = row.get("attributes")
         if attributes is not None:
             attributes = _json_if_text(attributes, "attributes", dict)
@@ -92,7 +89,8 @@ class Product(BaseModel):
         string. `default_id` names a row that brings no id.
 
         Raises:
-            ValueError: a field has the wrong type, or title and description are both empty.
+            ValueError: a field has the wrong type or is no well-formed Unicode, or title and description are both
+                empty.
         """
         fields = ProductFields.from_row(row, default_id=default_id)
         try:
@@ -112,15 +110,28 @@ def _text(value: object, field: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return normalise_text(value)
+        return _encodable(normalise_text(value), field)
     if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, float):
         # NaN is how Parquet and pandas write a missing text.
         return "" if value != value else format(value, "g")
     if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
-        return normalise_text(", ".join(str(item) for item in value))
-    raise ValueError(f"{field}: got {type(value).__name__} {value!r:.60}, expected text")
+        return _encodable(normalise_text(", ".join(str(item) for item in value)), field)
+    raise ValueError(f"{field}: got {_shown(value)}, expected text")
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} {reprlib.repr(value):.60}"
+
+
+def _encodable(text: str, field: str) -> str:
+    """Return the text. JSON can escape half a surrogate pair, but no tokenizer and no file takes one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{field}: its text is no well-formed Unicode (a lone surrogate)") from None
+    return text
 
 
 def _json_if_text(value: object, field: str, kind: type[Any]) -> Any:
@@ -130,9 +141,9 @@ def _json_if_text(value: object, field: str, kind: type[Any]) -> Any:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError(f"{field}: got {value!r:.60}, expected a JSON {kind.__name__}") from None
+            raise ValueError(f"{field}: got {reprlib.repr(value):.60}, expected a JSON {kind.__name__}") from None
     if value is None or (isinstance(value, float) and value != value):
         return None
     if not isinstance(value, kind):
-        raise ValueError(f"{field}: got {type(value).__name__} {value!r:.60}, expected a {kind.__name__}")
+        raise ValueError(f"{field}: got {_shown(value)}, expected a {kind.__name__}")
     return value

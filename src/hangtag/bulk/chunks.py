@@ -121,11 +121,10 @@ def _chunk(batch: list[tuple[int, Any]], to_row: Interpret, keys: RowKeys, keep:
             mapped = to_row(row)
             product = read(mapped, default_id=f"line-{line}")
             digest = keys(product)
-            product.id.encode()
         except ValueError as error:
             row_id = mapped.get("id")
             name = str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
-            bad[len(ids)] = "text with lone surrogates" if isinstance(error, UnicodeEncodeError) else str(error)
+            bad[len(ids)] = str(error)
             ids.append(name.encode(errors="replace").decode())
             fields.append(None)
             digests.append(NO_KEY)

@@ -36,7 +36,7 @@ class RowKeys:
         self._start = hashlib.blake2b(bytes.fromhex(context), digest_size=KEY_BYTES)
 
     def __call__(self, fields: ProductFields) -> bytes:
-        """Return the key. Raises UnicodeEncodeError: the text has lone surrogates."""
+        """Return the key."""
         # Normalised text holds no control characters, so they can part the fields.
         text = f"{fields.title}\0{fields.description}"
         for name, value in fields.attributes.items():

@@ -18,7 +18,7 @@ from hangtag import loading
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
-from hangtag.endpoint.asgi import Refusal, well_formed
+from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
 from hangtag.errors import ConstraintError, MissingExtra, RecipeError
 from hangtag.product import Product
@@ -223,13 +223,6 @@ def read_product(content: Any, position: int) -> Product:
         content = _object_in(content) or {"title": content}
     if not isinstance(content, dict):
         raise ValueError(f"got a JSON {type(content).__name__}, expected a product: an object or text")
-    try:
-        text = json.dumps(content, ensure_ascii=False)
-        is_whole = well_formed(text) == text
-    except RecursionError:
-        is_whole = False
-    if not is_whole:
-        raise ValueError("its text is no well-formed Unicode (a lone surrogate)")
     attributes = content.get("attributes")
     if isinstance(attributes, dict) and len(attributes) > MAX_ATTRIBUTES:
         raise ValueError(f"it has {len(attributes)} attributes, expected at most {MAX_ATTRIBUTES}")
