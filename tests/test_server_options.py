@@ -14,7 +14,7 @@ from hangtag.endpoint.settings import SETTINGS, EndpointSettings, settings_folde
 from hangtag.errors import DataError, EngineError, HangtagError, ModelError, RecipeError
 from hangtag.manifest import RunManifest
 from hangtag.taggers.hardware import Hardware
-from serve import server
+from serve import server, vllm_start
 from serve.vllm_process import explain
 
 CPU = Hardware("cpu", "float32", "")
@@ -43,9 +43,9 @@ def test_flags_that_would_break_a_promise_are_refused(flag: str, capsys: pytest.
 def test_other_flags_go_on_to_vllm() -> None:
     flags = ["--data-parallel-size", "2", "--tensor-parallel-size=2", "--kv-cache-dtype", "fp8", "--seed", "1",
              "--specialize-active-lora", "--tokenizer-mode", "auto"]  # fmt: skip
-    server.check_flags(flags)
-    command = server.vllm_command(
-        parsed("--vocabulary", "x"), server.Weights("/m"), ("hangtag", "hangtag-m"), 8000, CPU, flags, 2048
+    vllm_start.check_flags(flags)
+    command = vllm_start.vllm_command(
+        parsed("--vocabulary", "x"), vllm_start.Weights("/m"), ("hangtag", "hangtag-m"), 8000, CPU, flags, 2048
     )
     assert command[1:4] == ["-m", "hangtag.taggers.vllm_serve", "/m"]
     assert command[-2 - len(flags) :] == [*flags, "--middleware", "hangtag.endpoint.app.Endpoint"]
@@ -59,8 +59,10 @@ def test_other_flags_go_on_to_vllm() -> None:
 
 def test_an_adapter_is_served_under_the_same_names(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 4}')
-    weights = server.Weights("/m", str(tmp_path), "/t")
-    command = server.vllm_command(parsed("--vocabulary", "x"), weights, ("hangtag", "hangtag-r"), 1, CPU, [], 64)
+    weights = vllm_start.Weights("/m", str(tmp_path), "/t")
+    command = vllm_start.vllm_command(
+        parsed("--vocabulary", "x"), weights, ("hangtag", "hangtag-r"), 1, CPU, [], 64
+    )
     at = command.index("--lora-modules")
     assert command[at + 1 : at + 3] == [f"hangtag={tmp_path}", f"hangtag-r={tmp_path}"]
     text = " ".join(command)
@@ -157,31 +159,31 @@ class TestRuns:
 
     def test_merged_weights_are_taken_before_an_adapter(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary, "model", "model-int8", "adapter")
-        assert server.choose_weights(parsed("--run", str(run))) == server.Weights(str(run / "model"))
-        chosen = server.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
-        assert chosen == server.Weights(str(run / "model-int8"))
-        chosen = server.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
-        assert chosen == server.Weights(str(tmp_path / "base"), str(run / "adapter"), str(run / "tokenizer"))
+        assert vllm_start.choose_weights(parsed("--run", str(run))) == vllm_start.Weights(str(run / "model"))
+        chosen = vllm_start.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
+        assert chosen == vllm_start.Weights(str(run / "model-int8"))
+        chosen = vllm_start.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
+        assert chosen == vllm_start.Weights(str(tmp_path / "base"), str(run / "adapter"), str(run / "tokenizer"))
 
     def test_an_adapter_alone_is_served_on_its_base(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary, "adapter")
-        assert server.choose_weights(parsed("--run", str(run))).adapter == str(run / "adapter")
+        assert vllm_start.choose_weights(parsed("--run", str(run))).adapter == str(run / "adapter")
 
     def test_a_run_without_weights_is_refused(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary)
         with pytest.raises(DataError, match=r"sft\.export"):
-            server.choose_weights(parsed("--run", str(run)))
+            vllm_start.choose_weights(parsed("--run", str(run)))
         with pytest.raises(DataError, match="model-int8/; .*--quantize int8"):
-            server.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
+            vllm_start.choose_weights(parsed("--run", str(run), "--weights", "model-int8"))
         with pytest.raises(RecipeError, match="exclude"):
-            server.choose_weights(parsed("--run", str(run), "--model", "m"))
+            vllm_start.choose_weights(parsed("--run", str(run), "--model", "m"))
 
     def test_tag_tokens_have_no_adapter_to_serve(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         run = self.run(tmp_path / "r", vocabulary, "adapter", answer="tag_tokens")
         with pytest.raises(DataError, match="model/; export"):
-            server.choose_weights(parsed("--run", str(run)))
+            vllm_start.choose_weights(parsed("--run", str(run)))
         with pytest.raises(ModelError, match="merge them with"):
-            server.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
+            vllm_start.choose_weights(parsed("--run", str(run), "--weights", "adapter"))
 
     def test_a_run_of_another_kind_is_refused(self, tmp_path: Path, vocabulary: TagVocabulary) -> None:
         vocabulary.save(tmp_path / "vocabulary.json")
@@ -189,7 +191,7 @@ class TestRuns:
             program="sft.train_bert", kind="bert", base_model="b", vocabulary=vocabulary.fingerprint
         ).write(tmp_path)
         with pytest.raises(DataError, match=r"expected one of sft\.train"):
-            server.choose_weights(parsed("--run", str(tmp_path)))
+            vllm_start.choose_weights(parsed("--run", str(tmp_path)))
 
 
 def test_settings_travel_through_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +199,7 @@ def test_settings_travel_through_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     arguments = parsed(
         "--vocabulary", "shop.json", "--threshold", "0.7", "--max-body-mib", "0.5", "--log-products"
     )
-    settings = server.endpoint_settings(arguments, server.Weights("/models/m"), is_cpu=True)
+    settings = server.endpoint_settings(arguments, vllm_start.Weights("/models/m"), is_cpu=True)
     (tmp_path / SETTINGS).write_text(json.dumps(settings.model_dump(mode="json")))
     monkeypatch.setenv("HANGTAG_ENDPOINT", str(tmp_path))
     assert EndpointSettings.load(settings_folder()) == settings
@@ -206,15 +208,15 @@ def test_settings_travel_through_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert settings.max_body_bytes == 2**19
     with pytest.raises(HangtagError, match="threshold"):
         server.endpoint_settings(
-            parsed("--threshold", "7", "--vocabulary", "a.json"), server.Weights("/m"), is_cpu=True
+            parsed("--threshold", "7", "--vocabulary", "a.json"), vllm_start.Weights("/m"), is_cpu=True
         )
 
 
 def test_the_child_s_environment_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in server._DROPPED_VARIABLES:
+    for name in vllm_start._DROPPED_VARIABLES:
         monkeypatch.setenv(name, "1")
-    environment = server.child_environment("cpu", {"HANGTAG_ENDPOINT": "/x"})
-    assert not set(server._DROPPED_VARIABLES) & set(environment)
+    environment = vllm_start.child_environment("cpu", {"HANGTAG_ENDPOINT": "/x"})
+    assert not set(vllm_start._DROPPED_VARIABLES) & set(environment)
     assert environment["HANGTAG_ENDPOINT"] == "/x"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
 
@@ -222,7 +224,7 @@ def test_the_child_s_environment_opens_nothing(monkeypatch: pytest.MonkeyPatch) 
 def test_memory_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1e6")
     with pytest.raises(EngineError, match="GiB are needed"):
-        server.check_memory(str(tmp_path))
+        vllm_start.check_memory(str(tmp_path))
 
 
 @pytest.mark.parametrize(
