@@ -37,6 +37,7 @@ from hangtag.bulk.batch_files import product_of_request
 from hangtag.bulk.chunks import read_chunks
 from hangtag.bulk.durable import Step, no_step
 from hangtag.bulk.edition import WINDOW, EditionRun, Job, Totals
+from hangtag.bulk.files import STDIN, list_files
 from hangtag.bulk.finish import (
     Plan,
     close_edition,
@@ -50,7 +51,7 @@ from hangtag.bulk.keys import RowKeys, context_digest
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.parts import FORMATS
-from hangtag.bulk.rows import STDIN, ColumnMap, count_rows, list_files
+from hangtag.bulk.rows import ColumnMap, count_rows
 from hangtag.catalog import parse_columns
 from hangtag.cli import add_tagger_arguments
 from hangtag.errors import DataError, HangtagError, RecipeError

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hangtag.bulk.rows import CatalogueRows, Position, Row, catalogue_file, changed_file, list_files
+from hangtag.bulk.files import catalogue_file, changed_file, list_files
+from hangtag.bulk.rows import CatalogueRows, Position, Row
 from hangtag.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangtag import BadRow, Product, ScoredTag, Tagging, TagVocabulary
-from hangtag.bulk.rows import catalogue_file, count_rows
+from hangtag.bulk.files import catalogue_file
+from hangtag.bulk.rows import count_rows
 from hangtag.catalog import (
     TaggingWriter,
     load_dataset,

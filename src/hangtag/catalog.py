@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hangtag.bulk import rows as bulk_rows
 from hangtag.bulk.answers import answer_schema
-from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap, catalogue_file
+from hangtag.bulk.files import SUFFIXES, catalogue_file
+from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
 from hangtag.product import Product
@@ -207,7 +207,7 @@ class TaggingWriter:
         self.path = Path(path)
         kinds = [suffix.lower() for suffix in self.path.suffixes]
         self._kind = next((suffix for suffix in reversed(kinds) if suffix != ".gz"), "")
-        if self._kind not in bulk_rows.SUFFIXES or (kinds[-1] == ".gz" and self._kind == ".parquet"):
+        if self._kind not in SUFFIXES or (kinds[-1] == ".gz" and self._kind == ".parquet"):
             raise DataError(f"{path}: expected a name that ends in .jsonl, .csv (also .gz) or .parquet")
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self.num_written = 0

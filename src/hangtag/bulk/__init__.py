@@ -1,6 +1,6 @@
 """Tagging whole catalogues: what is read, remembered and written, so that a run survives anything.
 
-rows         catalogue files, row by row, from any row on
+files        the files that a catalogue consists of; rows: what they hold, from any row on
 chunks       rows with their keys, read ahead in a thread
 keys         the hash that decides whether a tagging must be made again; context: what goes into it
 answers      taggings as Arrow columns

@@ -11,9 +11,9 @@ from typing import Any
 from hangtag.bulk.context import carry_from
 from hangtag.bulk.durable import write_durably
 from hangtag.bulk.edition import Job
+from hangtag.bulk.files import STDIN, CatalogueFile, changed_file
 from hangtag.bulk.ledger import EditionRecord, PartRecord
 from hangtag.bulk.output import Output
-from hangtag.bulk.rows import STDIN, CatalogueFile, changed_file
 from hangtag.bulk.statistics import edition_statistics, failed_rows
 from hangtag.bulk.writer import write_failure
 from hangtag.errors import DataError
