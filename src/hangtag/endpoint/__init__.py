@@ -3,7 +3,8 @@
     app          the middleware: routes, keys, limits, drain; hands on to the handlers below
     settings     what `serve.server` writes and the middleware reads
     vocabularies the loaded vocabularies: from a request's product to the prompt that vLLM continues
-    openai       chat and text completions: the client's body to vLLM's, and vLLM's answer back
+    openai_requests, openai_answers
+                 chat and text completions: the client's body to vLLM's, and vLLM's answer back
     tag          /v1/tag: products in, taggings out
     doors        keys, rate limits, load
     control      what the starting process tells: new keys, drain

@@ -36,7 +36,8 @@ from hangtag.endpoint.asgi import (
 from hangtag.endpoint.control import Control
 from hangtag.endpoint.doors import Client, Keyring, Load, load_keys
 from hangtag.endpoint.masking import masker
-from hangtag.endpoint.openai import Completing, Kind, check_own_format, has_own_format, pass_on, read_completion
+from hangtag.endpoint.openai_answers import Completing, pass_on
+from hangtag.endpoint.openai_requests import Kind, check_own_format, has_own_format, read_completion
 from hangtag.endpoint.openapi import ROUTES, docs_page, openapi_document
 from hangtag.endpoint.settings import KEYS, EndpointSettings, settings_folder
 from hangtag.endpoint.tag import TagRequest, TagRoute

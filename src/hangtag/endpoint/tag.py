@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hangtag.endpoint.answers import Answer
 from hangtag.endpoint.asgi import App, Gone, Refusal, Reply, Scope, call, well_formed
-from hangtag.endpoint.openai import INNER, cut_off, read_reply
+from hangtag.endpoint.openai_answers import INNER, cut_off, read_reply
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, Vocabularies, read_product
 from hangtag.product import Product
