@@ -4,9 +4,9 @@
     python -m sft.bench --data ../shared/data/hm --products 256 --out eval/results/bench_train.json
 
 Contestants: answers in tag tokens and in ordinary tokens, each over a base in NF4 and as it is. A bare loop is
-forward, loss at learned positions, backward, AdamW; it has no callbacks, schedule or logging. They take turns,
-round by round. A table goes to stderr; the last line of stdout is one JSON document with provenance. Exit codes:
-0 done, 1 failed, 2 misused.
+forward with the same attention, loss at learned positions, backward, AdamW; it has no callbacks, schedule or
+logging. They take turns, round by round. A table goes to stderr; the last line of stdout is one JSON document with
+provenance. Exit codes: 0 done, 1 failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import HangtagError, RecipeError
-from sft.machine import is_bfloat16_faster, keep_freed_memory
+from sft.machine import choose_attention, is_bfloat16_faster, keep_freed_memory
 from sft.recipe import TrainRecipe
 
 
@@ -158,6 +158,7 @@ class _Contest:
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
                 embedding = core.get_input_embeddings()
                 ids = batch["input_ids"].to(self.model.device)
+                choose_attention(core, ids)
                 vectors = embedding(ids) if self.rows is None else self.rows.embed(ids, embedding)
                 hidden = core.model(
                     inputs_embeds=vectors, attention_mask=batch["attention_mask"]

@@ -15,14 +15,12 @@ import trl
 from hangtag.constraint import TagConstraint
 from hangtag.errors import TrainingError
 from hangtag.product import Product
+from sft.machine import choose_attention
 from sft.pairs import Pair, PairMaker
 from sft.tag_rows import ROWS_FILE, TagRows
 from sft.trainer_parts import LengthGrouped, ProgressLine, SaveByTime, keep_trained_in_float32, parameter_groups
 
 IGNORED = -100
-# Up to this many tokens a plain attention is worth its memory on a CPU: the fused one's backward pass in bfloat16
-# takes ten times as long there (SmolLM2-135M, 16 products of 90 tokens: a third of the whole step).
-_PLAIN_ATTENTION_TOKENS = 192
 
 
 class PairBatch:
@@ -144,7 +142,7 @@ class TaggingTrainer(trl.SFTTrainer):
         """
         core = self.accelerator.unwrap_model(model)
         labels, ids = inputs["labels"], inputs["input_ids"]
-        _choose_attention(core, ids)
+        choose_attention(core, ids)
         embedding = core.get_input_embeddings()
         vectors = embedding(ids) if self._rows is None else self._rows.embed(ids, embedding)
         with _hidden_states_as_logits(core) as head:
@@ -269,14 +267,6 @@ class AllocateRanks(transformers.TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Move the budget, while the gradients are there."""
         model.base_model.update_and_allocate(state.global_step)
-
-
-def _choose_attention(model: Any, ids: torch.Tensor) -> None:
-    if ids.device.type == "cpu":
-        chosen = "eager" if ids.shape[1] <= _PLAIN_ATTENTION_TOKENS else "sdpa"
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if base.config._attn_implementation != chosen:
-            base.set_attn_implementation(chosen)
 
 
 @contextlib.contextmanager

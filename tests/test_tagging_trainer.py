@@ -12,6 +12,7 @@ from hangtag.sample import sample_folder
 from hangtag.tag_tokens import TagTokens
 from sft.labelled import load_labelled_splits, tag_counts
 from sft.language_model import grow_embeddings, load_tokenizer, tag_rows
+from sft.machine import choose_attention
 from sft.pairs import Pair, PairMaker, TagOrder, answer_settings
 from sft.recipe import Augmentation, TrainRecipe
 from sft.tag_rows import TagRows
@@ -162,3 +163,13 @@ def test_no_text_becomes_the_token_of_a_tag(tmp_path, products, vocabulary):
             product = Product(id="1", title=text, description=text, attributes={"x": text})
             [pair] = setup.maker.pairs([product])
             assert new.isdisjoint(pair.prompt), text
+
+
+def test_short_texts_get_plain_attention_and_the_same_answers(tmp_path, products, vocabulary):
+    setup = Setup(tmp_path, products, vocabulary)
+    logits = {}
+    for length, kind in ((192, "eager"), (193, "sdpa"), (24, "eager")):
+        choose_attention(setup.model, torch.zeros(2, length, dtype=torch.long))
+        assert setup.model.config._attn_implementation == kind
+        logits[kind] = setup.model(torch.arange(24).repeat(2, 1)).logits
+    torch.testing.assert_close(logits["eager"], logits["sdpa"], atol=1e-4, rtol=1e-4)
