@@ -8,7 +8,7 @@
 | bert | an encoder with a multi-label head, from `--run` or trained on a small dataset | torch, transformers |
 | nearest | the tags of the nearest labelled products, voted | |
 | zero_shot, few_shot | a language model that is prompted | vllm or transformers, a fetched model |
-| qlora | a fine-tuned language model, from `--run` | vllm or transformers |
+| qlora | a fine-tuned language model, from `--run`; called by its method in reports | vllm or transformers |
 | http | an OpenAI-compatible endpoint | its address |
 
 An arm with a language model keeps to correct sets of tags (http: to a JSON schema); `NAME:unconstrained` lets it
@@ -158,8 +158,9 @@ def _parse(name: str) -> Arm:
 def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
     arms = []
     manifests = [(run, *load_run(run)) for run in runs]
-    kinds = [manifest.kind for _, manifest, _ in manifests]
-    for run, manifest, vocabulary in manifests:
+    # A language model's arm is called by the method that it was trained with: not every one is QLoRA.
+    labels = [manifest.details.get("method", manifest.kind) for _, manifest, _ in manifests]
+    for (run, manifest, vocabulary), label in zip(manifests, labels, strict=True):
         if manifest.kind not in ("bert", "qlora"):
             raise DataError(f"{run}: a run of kind {manifest.kind!r}; expected bert or qlora")
         if vocabulary.fingerprint != dataset.vocabulary.fingerprint:
@@ -168,8 +169,8 @@ def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
                 f"{dataset.folder} has {dataset.vocabulary.fingerprint[:12]} ({len(dataset.vocabulary)} tags); "
                 "evaluate it on the dataset it was trained on"
             )
-        is_only = kinds.count(manifest.kind) == 1
-        arms.append(Arm(manifest.kind if is_only else f"{manifest.kind}-{run.name}", manifest.kind, run=run))
+        is_only = labels.count(label) == 1
+        arms.append(Arm(label if is_only else f"{label}-{run.name}", manifest.kind, run=run))
     return arms
 
 

@@ -20,10 +20,11 @@ def dataset(tmp_path):
     return load_dataset(write_dataset(tmp_path / "shop"))
 
 
-def write_run(folder, dataset, kind):
+def write_run(folder, dataset, kind, **details):
     folder.mkdir()
     dataset.vocabulary.save(folder / "vocabulary.json")
-    RunManifest(program="t", kind=kind, base_model="m", vocabulary=dataset.vocabulary.fingerprint).write(folder)
+    vocabulary = dataset.vocabulary.fingerprint
+    RunManifest(program="t", kind=kind, base_model="m", vocabulary=vocabulary, details=details).write(folder)
     return folder
 
 
@@ -68,6 +69,13 @@ def test_a_run_with_and_without_constraint(dataset, tmp_path):
     run = write_run(tmp_path / "r8", dataset, "qlora")
     found, _ = choose_arms(Evaluation(arms=("qlora", "qlora:unconstrained")), (run,), dataset)
     assert [(arm.name, arm.decoding) for arm in found] == [("qlora", "set"), ("qlora:unconstrained", "free")]
+
+
+def test_a_run_is_called_by_its_method(dataset, tmp_path):
+    runs = tuple(write_run(tmp_path / method, dataset, "qlora", method=method) for method in ("qlora", "lora"))
+    found, _ = choose_arms(Evaluation(arms=("qlora",)), runs, dataset)
+    assert [arm.name for arm in found] == ["qlora", "lora"]
+    assert identity(found[1], Evaluation(), dataset)["method"] == "lora"
 
 
 def test_identity_changes_with_what_decides_the_answers(dataset):
