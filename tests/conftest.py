@@ -4,15 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from hangtag import Product, Tag, TagVocabulary
 from hangtag.models import PACKAGED_MODELS
 
-# Integration repeats the same examples, so that it judges the change; every other run draws new ones.
-settings.register_profile("integration", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("integration")
+# How long an example takes says more about a shared machine than about a strategy. Integration repeats the same
+# examples, so that it judges the change; every other run draws new ones.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("integration", settings.get_profile("shared"), derandomize=True)
+settings.load_profile("integration" if os.environ.get("CI") else "shared")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -92,17 +93,17 @@ def test_a_run_is_complete(tmp_path, capsys, changes):
     assert not (out / "checkpoints").exists()
 
 
-def test_training_lowers_the_loss(tmp_path):
+def test_training_lowers_the_loss(tmp_path, capsys):
     recipe = write_recipe(
         tmp_path,
         rows_learning_rate=0.03,
         trainer={"num_train_epochs": 12, "learning_rate": 0.02},
-        validations_per_epoch=1,
         patience=30,
     )
     assert run(recipe, "--data", sample_folder(), "--out", tmp_path / "run") == 0
-    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
-    assert max(entry["eval_set_f1"] for entry in history) > history[0]["eval_set_f1"] + 0.05
+    losses = [float(loss) for loss in re.findall(r"'loss': '([\d.]+)'", capsys.readouterr().out)]
+    assert len(losses) == 72
+    assert max(losses[-6:]) < losses[0] / 2
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
