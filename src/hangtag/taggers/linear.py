@@ -125,7 +125,8 @@ def _fit(inputs: Any, gold: BoolArray, strength: float) -> tuple[npt.NDArray[np.
     varied = np.flatnonzero(gold.any(axis=0) & ~gold.all(axis=0))
     # Processes, not threads: liblinear has one random generator a process, which threads would share by chance.
     num_jobs = -1 if inputs.nnz * len(varied) > _WORTH_PROCESSES else 1
-    fitted = Parallel(n_jobs=num_jobs)(delayed(fit_tag)(column) for column in varied)
+    # By value: what joblib maps into memory instead is read-only, and liblinear wants to write.
+    fitted = Parallel(n_jobs=num_jobs, max_nbytes=None)(delayed(fit_tag)(column) for column in varied)
     for column, (weight, intercept) in zip(varied, fitted, strict=True):
         weights[:, column], bias[column] = weight, intercept
     return weights, bias
