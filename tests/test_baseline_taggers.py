@@ -5,6 +5,7 @@ from hangtag.encoders.tfidf import TfidfEncoder
 from hangtag.facet_decoding import tag_matrix
 from hangtag.nearest import NearestTexts
 from hangtag.product import Product
+from hangtag.taggers import linear
 from hangtag.taggers.lexical import LexicalTagger
 from hangtag.taggers.linear import LinearTagger
 from hangtag.taggers.majority import MajorityTagger
@@ -193,3 +194,17 @@ def test_nearer_neighbours_count_more(shop):
     assert tagging.names == ("red", "boots")
     assert tagging.tags[0].confidence == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-4)
     assert tagging.tags[1].confidence == pytest.approx(1.0)
+
+
+def test_processes_may_write_to_large_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What joblib would map into memory, more than a megabyte, reaches a process read-only."""
+    from scipy import sparse
+
+    monkeypatch.setattr(linear, "_WORTH_PROCESSES", 0)
+    inputs = sparse.random(4000, 500, density=0.2, format="csr", dtype=np.float32, random_state=0)
+    # Not in the order of columns, which liblinear wants and makes in place.
+    inputs = sparse.csr_matrix((inputs.data, 499 - inputs.indices, inputs.indptr), shape=inputs.shape)
+    gold = np.zeros((4000, 400), np.bool_)
+    gold[:, :2] = np.random.default_rng(0).random((4000, 2)) < 0.5
+    weights, _ = linear._fit(inputs, gold, 0.01)
+    assert weights.any()
