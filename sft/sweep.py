@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(name: str, variant: Variant, options: argparse.Namespace, products: Sequence[Product]) -> bool:
     """Return whether the variant's run is complete, after training it where it was not."""
     run = options.runs / name
-    if (run / METRICS_FILE).is_file() and (run / TAGGINGS_FILE).is_file():
+    # What each program writes last; a run of BERT is tagged with here, after it has ended.
+    last = {"linear": METRICS_FILE, "bert": TAGGINGS_FILE}.get(variant.program, "manifest.json")
+    if (run / last).is_file():
         return True
     print(f"sft.sweep: training {name}", file=sys.stderr, flush=True)
     if variant.program == "linear":

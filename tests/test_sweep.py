@@ -94,3 +94,12 @@ def test_bert_stands_beside_on_the_same_products(tmp_path):
     code, results = run(tmp_path, sweep)
     assert code == 0
     assert results["variants"]["bert"]["num_train"] == 24
+
+
+def test_a_run_that_was_killed_before_its_manifest_is_not_complete(tmp_path):
+    sweep = write_sweep(tmp_path, {"plain": {}})
+    assert run(tmp_path, sweep)[0] == 0
+    manifest = tmp_path / "runs" / "plain" / "manifest.json"
+    manifest.unlink()
+    assert run(tmp_path, sweep)[0] == 0
+    assert manifest.is_file()
