@@ -51,9 +51,9 @@ def is_bfloat16_faster() -> bool:
 def choose_attention(model: Any, ids: Any) -> None:
     """Let a language model attend to `ids`, shape (rows, tokens), in the way that trains faster.
 
-    On a CPU the backward pass of torch's fused attention in bfloat16 takes ten times as long as a plain one; with
-    SmolLM2-135M and 16 products of 90 tokens that is a third of the whole step (sft/LOG.md). Long texts keep the
-    fused one: the plain one's memory grows with the square of their length.
+    On a CPU the backward pass of torch's fused attention in bfloat16 is slow: with a plain one SmolLM2-135M trains
+    1.4 times as fast on short texts (sft/LOG.md). Long ones keep the fused one: the plain one's memory grows with
+    the square of their length.
     """
     if ids.device.type == "cpu":
         chosen = "eager" if ids.shape[1] <= _PLAIN_ATTENTION_TOKENS else "sdpa"
