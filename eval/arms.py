@@ -33,7 +33,7 @@ from eval.settings import Endpoint, Evaluation
 from hangtag.catalog import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
 from hangtag.loading import load_engine, load_run_tagger, load_tagger
-from hangtag.manifest import file_sha256, folder_sha256, load_run
+from hangtag.manifest import RunManifest, file_sha256, folder_sha256, load_run
 from hangtag.models import resolve_model
 from hangtag.prompt import PROMPTS
 
@@ -222,7 +222,7 @@ def identity(arm: Arm, recipe: Evaluation, dataset: Dataset) -> dict[str, Any]:
     if arm.is_llm:
         described["decoding"] = arm.decoding
     if arm.run:
-        manifest, _ = load_run(arm.run)
+        manifest = RunManifest.read(arm.run)
         described |= {
             "model": manifest.base_model,
             "method": manifest.details.get("method"),

@@ -30,6 +30,7 @@ from hangtag.catalog import Dataset, load_dataset
 from hangtag.errors import RecipeError
 from hangtag.manifest import provenance
 from hangtag.product import Product
+from hangtag.taggers.vllm_offline import KV_CACHE_GIB, VllmEngine
 from hangtag.tagging import parse_answer
 from hangtag.vocabulary import TagVocabulary
 from serve import generate
@@ -110,9 +111,7 @@ def _rounds(data: Dataset, num_products: int, num_rounds: int) -> list[list[Prod
 def _tagger_options(arguments: argparse.Namespace, data: Dataset, folder: Path) -> list[str]:
     if arguments.run_directory:
         return ["--run", str(arguments.run_directory)]
-    vocabulary = data.vocabulary
-    if not any(limits.max for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in data.train)
+    vocabulary = data.vocabulary.with_some_limits(product.tags or () for product in data.train)
     vocabulary.save(folder / "vocabulary.json")
     return ["--vocabulary", str(folder / "vocabulary.json"), "--model", arguments.model]
 
@@ -139,7 +138,6 @@ class _Ours:
     """One engine, and a catalogue run's tagger over it."""
 
     def __init__(self, command: list[str]) -> None:
-        from hangtag.taggers.vllm_offline import VllmEngine
         from serve.catalogue_tagger import load_generative, tagger_from_arguments
 
         self._command = command
@@ -209,7 +207,7 @@ def _work_run_batch(connection: Connection, settings: dict[str, Any]) -> None:
 
 async def _run_batches(connection: Connection, settings: dict[str, Any]) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(KV_CACHE_GIB))
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.run_batch import make_arg_parser, run_batch
     from vllm.usage.usage_lib import UsageContext
@@ -237,10 +235,8 @@ async def _run_batches(connection: Connection, settings: dict[str, Any]) -> None
                 }
                 for number, prompt in enumerate(prompts)
             ]
-            arguments.input_file, arguments.output_file = (
-                str(place / "batch.jsonl"),
-                str(place / _BATCH_OUTPUT),
-            )
+            arguments.input_file = str(place / "batch.jsonl")
+            arguments.output_file = str(place / _BATCH_OUTPUT)
             Path(arguments.input_file).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
             await client.reset_prefix_cache()
             start = time.perf_counter()

@@ -103,8 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model = str(arguments.fine_tuned / "model")
         if arguments.num_tags:
             raise RecipeError("--num-tags: a run knows its own tags only; leave one of --run and --num-tags out")
-    if not any(limits.max for limits in vocabulary.facets.values()):
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in data.train)
+    vocabulary = vocabulary.with_some_limits(product.tags or () for product in data.train)
     if arguments.num_tags:
         vocabulary = _filled(vocabulary, arguments.num_tags)
     products = [data.test[n % len(data.test)] for n in range(arguments.products)]

@@ -26,11 +26,10 @@ from typing import Any
 
 from hangtag.errors import EngineError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
+from hangtag.taggers.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
 from hangtag.vocabulary import TagVocabulary
 from serve.vllm_process import Child, Signals
 from serve.vllm_start import (
-    MAX_MODEL_LEN,
-    MAX_NUM_SEQS,
     NAME,
     Weights,
     check_flags,
@@ -143,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-model-len", type=int, metavar="N", help=f"tokens of prompt and answer (default: {MAX_MODEL_LEN})"
     )
     engine.add_argument(
-        "--max-num-seqs", type=int, default=MAX_NUM_SEQS, metavar="N",
+        "--max-num-seqs", type=int, default=MAX_IN_FLIGHT, metavar="N",
         help="products worked on at once (default: %(default)s)",
     )  # fmt: skip
     engine.add_argument(

@@ -14,12 +14,9 @@ from typing import Any
 
 from hangtag.errors import EngineError, ModelError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
+from hangtag.taggers.vllm_offline import CPU_STEP_TOKENS, KV_CACHE_GIB, MAX_MODEL_LEN, max_lora_rank
 
 NAME = "hangtag"
-MAX_MODEL_LEN = 4096
-MAX_NUM_SEQS = 64
-_STEP_TOKENS = 512
-_DEFAULT_KV_GIB = 2
 _MIDDLEWARE = "hangtag.endpoint.app.Endpoint"
 _REFUSED = {
     "--api-key": "give keys with --keys: vLLM's own key leaves routes open",
@@ -149,7 +146,7 @@ def check_memory(model: str) -> None:
     except (OSError, StopIteration):
         return
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30 if folder.is_dir() else 0
-    cache = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE", _DEFAULT_KV_GIB))
+    cache = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE", KV_CACHE_GIB))
     # The serving process and the engine each hold torch; the engine reads the weights beside their copy.
     needed = weights * 1.2 + cache + 2
     if needed > available:
@@ -165,7 +162,7 @@ def child_environment(device: str, extra: dict[str, str]) -> dict[str, str]:
     environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     if device == "cpu":
-        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_DEFAULT_KV_GIB))
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(KV_CACHE_GIB))
     return environment | extra
 
 
@@ -179,8 +176,6 @@ def vllm_command(
     max_model_len: int,
 ) -> list[str]:
     """Return the command that starts vLLM; `rest` stands after our own flags, so that it wins."""
-    from hangtag.taggers.vllm_offline import max_lora_rank
-
     command = [sys.executable, "-m", "hangtag.taggers.vllm_serve", weights.model]
     command += ["--host", arguments.host, "--port", str(port), "--dtype", arguments.dtype or hardware.dtype]
     command += ["--max-model-len", str(max_model_len), "--max-num-seqs", str(arguments.max_num_seqs)]
@@ -189,7 +184,11 @@ def vllm_command(
     command += ["--no-async-scheduling"]
     if hardware.device == "cpu":
         # Compilation takes two minutes there; short steps give early first answers at the same throughput.
-        command += ["--enforce-eager", "--max-num-batched-tokens", str(max(_STEP_TOKENS, arguments.max_num_seqs))]
+        command += [
+            "--enforce-eager",
+            "--max-num-batched-tokens",
+            str(max(CPU_STEP_TOKENS, arguments.max_num_seqs)),
+        ]
     if weights.adapter is not None:
         rank = json.loads((Path(weights.adapter) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
         bound = str(max_lora_rank(rank))

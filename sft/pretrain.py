@@ -28,7 +28,7 @@ from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
 from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.recipe import TRAINER_DEFAULTS
-from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
+from sft.run_directory import CHECKPOINTS, METRICS_FILE, check_trainer_options, open_run, save_recipe
 
 _OURS = frozenset(
     {
@@ -153,7 +153,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
         "perplexity_before": round(before, 3),
         "perplexity_after": round(after, 3),
     }
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS_FILE, metrics)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     RunManifest(
         program="sft.pretrain",

@@ -30,6 +30,7 @@ from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 from sft.run_directory import (
     CHECK_FILE,
     CHECKPOINTS,
+    METRICS_FILE,
     TAGGINGS_FILE,
     check_trainer_options,
     open_run,
@@ -183,7 +184,7 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         "since_start_or_resume": _speed(trainer, first_step, seconds),
         "history": [entry for entry in trainer.state.log_history if "eval_set_f1" in entry],
     }
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS_FILE, metrics)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     _write_manifest(recipe, dataset, products, settings, metrics, out, seed)
     return metrics["validation"]

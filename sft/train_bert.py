@@ -25,7 +25,7 @@ from pydantic import Field
 from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra
 from sft.machine import keep_freed_memory, surroundings, with_number_format
-from sft.run_directory import CHECKPOINTS, check_trainer_options, open_run, save_recipe
+from sft.run_directory import CHECKPOINTS, METRICS_FILE, check_trainer_options, open_run, save_recipe
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
@@ -170,7 +170,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     }
     model.save(out / "model", tokenizer)
     write_json(out / "thresholds.json", measure.thresholds)
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS_FILE, metrics)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     RunManifest(
         program="sft.train_bert",

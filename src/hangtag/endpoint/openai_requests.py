@@ -30,8 +30,6 @@ _IGNORED = ("user", "store", "metadata", "service_tier", "safety_identifier", "p
             "parallel_tool_calls", "verbosity")  # fmt: skip
 _OWN_FORMAT = ("response_format", "structured_outputs")
 _OPEN_WITH_OWN_FORMAT = (*_SAMPLING, *_READ, *_IGNORED, *_OWN_FORMAT, "stop", "logit_bias", "repetition_penalty")
-
-
 _ROLES = ("system", "developer", "user", "assistant")
 
 

@@ -16,8 +16,8 @@ from hangtag.taggers.vllm_arguments import to_arguments
 
 MAX_MODEL_LEN = 4096
 MAX_IN_FLIGHT = 64
-_KV_CACHE_GIB = 2
-_CPU_STEP_TOKENS = 512
+KV_CACHE_GIB = 2
+CPU_STEP_TOKENS = 512
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -53,7 +53,7 @@ class VllmEngine:
         hardware = probe_hardware()
         if hardware.device == "cpu":
             # Read once, when vllm is imported: GiB of the key-value cache, and warnings only.
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_KV_CACHE_GIB))
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(KV_CACHE_GIB))
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         try:
@@ -76,7 +76,7 @@ class VllmEngine:
         }
         if hardware.device == "cpu":
             # Steps of a second instead of ten: first answers come early, and throughput is the same.
-            settings["max_num_batched_tokens"] = max(_CPU_STEP_TOKENS, max_in_flight)
+            settings["max_num_batched_tokens"] = max(CPU_STEP_TOKENS, max_in_flight)
         self._lora = None
         if adapter is not None:
             from vllm.lora.request import LoRARequest
