@@ -8,6 +8,7 @@ import time
 from typing import Any, TypeVar
 
 from hangtag.config import Recipe
+from hangtag.errors import RecipeError
 
 R = TypeVar("R", bound=Recipe)
 _PLAIN_ATTENTION_TOKENS = 192
@@ -60,6 +61,28 @@ def choose_attention(model: Any, ids: Any) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if base.config._attn_implementation != chosen:
             base.set_attn_implementation(chosen)
+
+
+def compile_layers(model: Any) -> None:
+    """Let torch compile a language model's layers when they are first called, for sequences of any length.
+
+    Only while it learns: what it generates comes from the layers as they are (`sft.validation.tag_with`).
+
+    Raises:
+        RecipeError: there is no C++ compiler, which torch needs on a CPU.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    if model.device.type == "cpu":
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            raise RecipeError("`compile: true` needs a C++ compiler; install g++, or leave the key out") from None
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for module in base.modules():
+        if type(module).__name__ in base._no_split_modules:
+            module.compile(dynamic=True)
 
 
 def keep_freed_memory() -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import HangtagError, MissingExtra, RecipeError
-from sft.machine import keep_freed_memory, surroundings, with_number_format
+from sft.machine import compile_layers, keep_freed_memory, surroundings, with_number_format
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 from sft.run_directory import (
     CHECK_FILE,
@@ -140,6 +140,8 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     model, rows, new_tags = trainable_model(
         recipe, vocabulary, tokenizer, num_rows, num_steps=num_steps, begun=begun
     )
+    if recipe.compile:
+        compile_layers(model)
     checked = draw(dataset.validation, recipe.validate_on, seed)
     _keep_for_export(checked, out)
     old = draw(old_test(recipe, vocabulary), recipe.validate_on, seed)

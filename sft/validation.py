@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hangtag.calibration import Calibration
 from hangtag.facet_decoding import exact_match_of, set_f1_of, tag_matrix
 from hangtag.loading import AnswerSettings, fine_tuned_tagger
@@ -33,7 +35,9 @@ def tag_with(
     tagger = fine_tuned_tagger(engine, vocabulary, settings, template=template)
     # Products of like length stand together, so that batches hold little padding.
     order = sorted(range(len(products)), key=lambda at: len(products[at].text))
-    taggings = dict(zip(order, tagger.tag([products[at] for at in order]), strict=True))
+    # Prompts, single tokens and their caches would each have the layers compiled anew.
+    with torch.compiler.set_stance("force_eager"):
+        taggings = dict(zip(order, tagger.tag([products[at] for at in order]), strict=True))
     return [taggings[at] for at in range(len(products))]
 
 

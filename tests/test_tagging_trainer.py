@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ import transformers
 from tiny_model import make_tiny_model
 
 from hangtag import Product, TagVocabulary
+from hangtag.errors import RecipeError
 from hangtag.sample import sample_folder
 from hangtag.tag_tokens import TagTokens
 from sft.labelled import load_labelled_splits, tag_counts
 from sft.language_model import grow_embeddings, load_tokenizer, tag_rows
-from sft.machine import choose_attention
+from sft.machine import choose_attention, compile_layers
 from sft.pairs import Pair, PairMaker, TagOrder, answer_settings
 from sft.recipe import Augmentation, TrainRecipe
 from sft.tag_rows import TagRows
@@ -173,3 +175,31 @@ def test_short_texts_get_plain_attention_and_the_same_answers(tmp_path, products
         assert setup.model.config._attn_implementation == kind
         logits[kind] = setup.model(torch.arange(24).repeat(2, 1)).logits
     torch.testing.assert_close(logits["eager"], logits["sdpa"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++, which is not here")
+def test_compiled_layers_learn_the_same_from_sequences_of_any_length(tmp_path, products, vocabulary):
+    model = Setup(tmp_path, products, vocabulary).model.train()
+    choose_attention(model, torch.zeros(2, 24, dtype=torch.long))
+    ids = [torch.arange(length).repeat(2, 1) for length in (24, 31, 17)]
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        sum(model(part, use_cache=False).logits.square().mean() for part in ids).backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    eager = gradients()
+    compile_layers(model)
+    torch._dynamo.utils.counters.clear()
+    torch.testing.assert_close(gradients(), eager, atol=1e-5, rtol=1e-4)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < graphs <= len(model.model.layers), "one graph a layer at most, whatever the length"
+    with torch.compiler.set_stance("force_eager"):
+        model.generate(ids[0], attention_mask=torch.ones_like(ids[0]), max_new_tokens=3, min_new_tokens=3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+
+
+def test_without_a_compiler_the_recipe_is_refused(tmp_path, products, vocabulary, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(RecipeError, match="needs a C\\+\\+ compiler"):
+        compile_layers(Setup(tmp_path, products, vocabulary).model)
