@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,11 @@ def vocabulary() -> TagVocabulary:
 class Setup:
     """A tiny model with its run's tokenizer, pairs and batches."""
 
-    def __init__(self, folder: Path, products, vocabulary, *, tie: bool = True, **recipe) -> None:
-        self.recipe = TrainRecipe(model=str(make_tiny_model(folder / "base", tie=tie)), **recipe)
+    def __init__(
+        self, folder: Path, products, vocabulary, *, tie: bool = True, chat_of: str = "", **recipe
+    ) -> None:
+        template = {"chat": _template_of(chat_of)} if chat_of else {}
+        self.recipe = TrainRecipe(model=str(make_tiny_model(folder / "base", tie=tie, **template)), **recipe)
         self.tokenizer, num_rows = load_tokenizer(self.recipe, vocabulary, folder / "tokenizer")
         self.settings = answer_settings(self.recipe, products, vocabulary, self.tokenizer)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base").eval()
@@ -61,10 +65,17 @@ class Setup:
         )
 
 
-@pytest.mark.parametrize("chat", ["plain", "base"])
+def _template_of(model: str) -> str:
+    """Return the chat template of a family of models, as TRL holds it."""
+    return resources.files("trl").joinpath("chat_templates", f"{model}.jinja").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("chat_of", ["", "llama3", "qwen3", "gemma3"])
 @pytest.mark.parametrize("answer", ["tag_tokens", "text"])
-def test_exactly_the_answer_after_its_given_prefix_is_learned(tmp_path, products, vocabulary, answer, chat):
-    setup = Setup(tmp_path, products, vocabulary, answer=answer, chat=chat)
+def test_exactly_the_answer_after_its_given_prefix_is_learned(tmp_path, products, vocabulary, answer, chat_of):
+    setup = Setup(
+        tmp_path, products, vocabulary, answer=answer, chat="base" if chat_of else "plain", chat_of=chat_of
+    )
     pairs = setup.maker.pairs(products[:5], epoch=0)
     batch = setup.batch([*pairs])
     prefix = setup.maker.constraint.forced(setup.maker.constraint.start(limits=setup.settings.limits))

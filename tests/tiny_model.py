@@ -24,13 +24,13 @@ def make_tiny_model(folder: Path, *, tie: bool = True, chat: str | None = CHAT, 
     texts = (sample_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:60]
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=700,
-        special_tokens=["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        special_tokens=["<|endoftext|>", "<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+        tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
     tokenizer.chat_template = chat
     tokenizer.save_pretrained(folder)
