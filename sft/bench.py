@@ -3,10 +3,11 @@
     python -m sft.bench
     python -m sft.bench --data ../shared/data/hm --products 256 --out eval/results/bench_train.json
 
-Contestants: answers in tag tokens and in ordinary tokens, each over a base in NF4 and as it is. A bare loop is
-forward with the same attention, loss at learned positions, backward, AdamW; it has no callbacks, schedule or
-logging. They take turns, round by round. A table goes to stderr; the last line of stdout is one JSON document with
-provenance. Exit codes: 0 done, 1 failed, 2 misused.
+Contestants: answers in tag tokens and in ordinary tokens, each with an adapter over a base in NF4 and as it is;
+tag tokens also with all weights. A bare loop is forward with the same attention, loss at learned positions,
+backward, AdamW; it has no callbacks, schedule or logging. Over a base as it is the trainer also runs with compiled
+layers, where there is a C++ compiler. They take turns, round by round. A table goes to stderr; the last line of
+stdout is one JSON document with provenance. Exit codes: 0 done, 1 failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -23,8 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import HangtagError, RecipeError
-from sft.machine import choose_attention, is_bfloat16_faster, keep_freed_memory
-from sft.recipe import TrainRecipe
+from sft.machine import can_compile, choose_attention, compile_layers, is_bfloat16_faster, keep_freed_memory
+from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
+
+_KINDS = [
+    ("tag_tokens", "lora"),
+    ("tag_tokens", "qlora"),
+    ("tag_tokens", "full"),
+    ("text", "lora"),
+    ("text", "qlora"),
+]
+_LEARNING_RATES = {"full": 2e-4}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,23 +72,24 @@ def bench(options: argparse.Namespace) -> None:
     from hangtag.manifest import provenance, write_json
 
     bf16 = is_bfloat16_faster()
-    kinds = [(answer, method) for answer in ("tag_tokens", "text") for method in ("lora", "qlora")]
-    rates: dict[str, dict[str, list[float]]] = {f"{a}, {m}": {"bare": [], "trainer": []} for a, m in kinds}
-    lengths: dict[str, float] = {}
-    turns = [(kind, who) for _ in range(options.rounds) for kind in kinds for who in ("bare", "trainer")]
-    for (answer, method), who in tqdm(turns, desc="turns", unit="turn"):
-        with contextlib.closing(_Contest(options, answer, method, bf16)) as contest:
-            samples_per_s = contest.bare() if who == "bare" else contest.trainer()
-            rates[f"{answer}, {method}"][who].append(samples_per_s)
-            lengths[f"{answer}, {method}"] = contest.mean_length
+    rates: dict[tuple[str, str], dict[str, list[float]]] = {
+        kind: {who: [] for who in _runners(kind)} for kind in _KINDS
+    }
+    lengths: dict[tuple[str, str], float] = {}
+    turns = [(kind, who) for _ in range(options.rounds) for kind in _KINDS for who in _runners(kind)]
+    for kind, who in tqdm(turns, desc="turns", unit="turn"):
+        with contextlib.closing(_Contest(options, *kind, bf16=bf16, compiled=who == "compiled")) as contest:
+            rates[kind][who].append(contest.bare() if who == "bare" else contest.trainer())
+            lengths[kind] = contest.mean_length
     contestants = {}
-    for name, found in rates.items():
-        bare, trainer = (statistics.median(found[who]) for who in ("bare", "trainer"))
-        contestants[name] = {
-            "bare_samples_per_s": round(bare, 2),
-            "trainer_samples_per_s": round(trainer, 2),
-            "ratio": round(trainer / bare, 3),
-            "mean_tokens": round(lengths[name], 1),
+    for kind, found in rates.items():
+        medians = {who: statistics.median(values) for who, values in found.items()}
+        contestants[", ".join(kind)] = {
+            "samples_per_s": {who: round(median, 2) for who, median in medians.items()},
+            "to_bare": {
+                who: round(median / medians["bare"], 3) for who, median in medians.items() if who != "bare"
+            },
+            "mean_tokens": round(lengths[kind], 1),
             "all": {who: [round(rate, 2) for rate in values] for who, values in found.items()},
         }
     document = {
@@ -100,10 +111,16 @@ def bench(options: argparse.Namespace) -> None:
     print(json.dumps(document))
 
 
-class _Contest:
-    """One model with its adapter and its batches, made anew for each turn."""
+def _runners(kind: tuple[str, str]) -> list[str]:
+    return ["bare", "trainer", *(["compiled"] if kind[1] != "qlora" and can_compile() else [])]
 
-    def __init__(self, options: argparse.Namespace, answer: str, method: str, bf16: bool) -> None:
+
+class _Contest:
+    """One model with what is trained of it and its batches, made anew for each turn."""
+
+    def __init__(
+        self, options: argparse.Namespace, answer: str, method: str, *, bf16: bool, compiled: bool
+    ) -> None:
         from sft.labelled import draw, load_labelled_splits, tag_counts
         from sft.language_model import load_tokenizer, trainable_model
         from sft.pairs import PairMaker, TagOrder, answer_settings
@@ -112,6 +129,7 @@ class _Contest:
             model=options.model, answer=answer, method=method, dropout=0.0, trainer={"bf16": bf16}
         )
         self.bf16, self.batch_size = bf16, options.batch_size
+        self.learning_rate = _LEARNING_RATES.get(method, TRAINER_DEFAULTS["learning_rate"])
         dataset = load_labelled_splits(options.data)
         self.products = draw(dataset.train, options.products, 17)
         self._scratch = tempfile.TemporaryDirectory()
@@ -129,6 +147,8 @@ class _Contest:
         self.model, self.rows, _ = trainable_model(
             self.recipe, dataset.vocabulary, self.tokenizer, num_rows, num_steps=100, begun=None
         )
+        if compiled:
+            compile_layers(self.model)
         pairs = self.maker.pairs(self.products)
         self.mean_length = statistics.mean(len(pair.prompt) + len(pair.answer) for pair in pairs)
 
@@ -146,9 +166,9 @@ class _Contest:
         make = PairBatch(self.maker, rows=self.rows, end_token=self.tokenizer.eos_token_id, is_order_free=False)
         pairs = self.maker.pairs(self.products)
         order = list(LengthGrouped([len(p.prompt) + len(p.answer) for p in pairs], self.batch_size, 17))
-        core = self.model.get_base_model()
+        core = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=6e-4)
+        optimizer = torch.optim.AdamW(trained, lr=self.learning_rate)
         self.model.train()
         seconds = []
         for start in range(0, len(order) - self.batch_size + 1, self.batch_size):
@@ -197,7 +217,7 @@ class _Contest:
                 bf16=self.bf16,
                 per_device_train_batch_size=self.batch_size,
                 num_train_epochs=1,
-                learning_rate=6e-4,
+                learning_rate=self.learning_rate,
                 gradient_checkpointing=False,
                 disable_tqdm=True,
                 logging_steps=1000,
@@ -232,16 +252,14 @@ def _print(contestants: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title="samples/s, median")
-    for column in ("", "bare loop", "trainer", "trainer / bare", "tokens a sample"):
+    for column in ("", "bare loop", "trainer", "trainer / bare", "compiled", "compiled / bare", "tokens a sample"):
         table.add_column(column, justify="right" if column else "left")
     for name, figures in contestants.items():
-        table.add_row(
-            name,
-            f"{figures['bare_samples_per_s']:.2f}",
-            f"{figures['trainer_samples_per_s']:.2f}",
-            f"{figures['ratio']:.2f}",
-            f"{figures['mean_tokens']:.0f}",
-        )
+        samples, to_bare = figures["samples_per_s"], figures["to_bare"]
+        cells = [f"{samples['bare']:.2f}"]
+        for who in ("trainer", "compiled"):
+            cells += [f"{samples[who]:.2f}", f"{to_bare[who]:.2f}"] if who in samples else ["", ""]
+        table.add_row(name, *cells, f"{figures['mean_tokens']:.0f}")
     Console(stderr=True, width=100).print(table)
 
 

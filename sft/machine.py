@@ -63,22 +63,28 @@ def choose_attention(model: Any, ids: Any) -> None:
             base.set_attn_implementation(chosen)
 
 
+def can_compile() -> bool:
+    """Return whether torch can compile for this machine: for a CPU it needs a C++ compiler."""
+    import torch
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return torch.cuda.is_available() or bool(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
 def compile_layers(model: Any) -> None:
     """Let torch compile a language model's layers when they are first called, for sequences of any length.
 
     Only while it learns: what it generates comes from the layers as they are (`sft.validation.tag_with`).
 
     Raises:
-        RecipeError: there is no C++ compiler, which torch needs on a CPU.
+        RecipeError: `can_compile` says no.
     """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    if model.device.type == "cpu":
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler:
-            raise RecipeError("`compile: true` needs a C++ compiler; install g++, or leave the key out") from None
+    if not can_compile():
+        raise RecipeError("`compile: true` needs a C++ compiler; install g++, or leave the key out")
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     for module in base.modules():
         if type(module).__name__ in base._no_split_modules:

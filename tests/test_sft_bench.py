@@ -5,21 +5,25 @@ import json
 from tiny_model import make_tiny_model
 
 from sft.bench import main
+from sft.machine import can_compile
 
 
-def test_bare_loop_and_trainer_are_timed_on_the_same_batches(tmp_path, capsys):
+def test_bare_loop_and_trainer_are_timed_on_the_same_batches(tmp_path, capsys, monkeypatch):
+    kinds = [("tag_tokens", "full"), ("tag_tokens", "qlora"), ("text", "qlora")]
+    monkeypatch.setattr("sft.bench._KINDS", kinds)  # a compilation takes ten seconds
     model = make_tiny_model(tmp_path / "base")
     out = tmp_path / "bench.json"
     arguments = ["--model", str(model), "--products", "8", "--batch-size", "4", "--rounds", "1", "--out", str(out)]
     assert main(arguments) == 0
     document = json.loads(out.read_text())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == document
-    assert set(document["contestants"]) == {
-        "tag_tokens, lora", "tag_tokens, qlora", "text, lora", "text, qlora"
-    }  # fmt: skip
-    for figures in document["contestants"].values():
-        assert figures["bare_samples_per_s"] > 0
-        assert figures["trainer_samples_per_s"] > 0
+    assert list(document["contestants"]) == [", ".join(kind) for kind in kinds]
+    for name, figures in document["contestants"].items():
+        assert set(figures["samples_per_s"]) == {"bare", "trainer"} | (
+            {"compiled"} if "qlora" not in name and can_compile() else set()
+        )
+        assert all(rate > 0 for rate in figures["samples_per_s"].values())
+        assert figures["to_bare"].keys() == figures["samples_per_s"].keys() - {"bare"}
 
 
 def test_too_few_products_are_one_line(capsys):

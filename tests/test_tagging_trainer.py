@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hangtag.sample import sample_folder
 from hangtag.tag_tokens import TagTokens
 from sft.labelled import load_labelled_splits, tag_counts
 from sft.language_model import grow_embeddings, load_tokenizer, tag_rows
-from sft.machine import choose_attention, compile_layers
+from sft.machine import can_compile, choose_attention, compile_layers
 from sft.pairs import Pair, PairMaker, TagOrder, answer_settings
 from sft.recipe import Augmentation, TrainRecipe
 from sft.tag_rows import TagRows
@@ -188,7 +187,7 @@ def test_short_texts_get_plain_attention_and_the_same_answers(tmp_path, products
     torch.testing.assert_close(logits["eager"], logits["sdpa"], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++, which is not here")
+@pytest.mark.skipif(not can_compile(), reason="torch compiles with a C++ compiler, which is not here")
 def test_compiled_layers_learn_the_same_from_sequences_of_any_length(tmp_path, products, vocabulary):
     model = Setup(tmp_path, products, vocabulary).model.train()
     choose_attention(model, torch.zeros(2, 24, dtype=torch.long))
@@ -210,7 +209,10 @@ def test_compiled_layers_learn_the_same_from_sequences_of_any_length(tmp_path, p
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
-def test_without_a_compiler_the_recipe_is_refused(tmp_path, products, vocabulary, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(RecipeError, match="needs a C\\+\\+ compiler"):
-        compile_layers(Setup(tmp_path, products, vocabulary).model)
+def test_without_a_compiler_the_recipe_is_refused(tmp_path, products, vocabulary):
+    model = Setup(tmp_path, products, vocabulary).model
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(RecipeError, match="needs a C\\+\\+ compiler"),
+    ):
+        compile_layers(model)
