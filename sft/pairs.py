@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.constraint import TagConstraint
+from hangtag.errors import RecipeError
 from hangtag.loading import AnswerSettings, compile_answers, default_limits
 from hangtag.noise import map_texts, with_typos
 from hangtag.product import Product
@@ -54,10 +55,20 @@ def answer_settings(
 class TagOrder:
     """Brings a product's tags into the order in which its answer is written. See `TrainRecipe.order`."""
 
-    def __init__(self, order: Order, vocabulary: TagVocabulary, counts: Counter[str]) -> None:
-        """Prepare; `counts` says how many training products hold a tag."""
+    def __init__(self, order: Order | list[str], vocabulary: TagVocabulary, counts: Counter[str]) -> None:
+        """Prepare; `counts` says how many training products hold a tag.
+
+        Raises:
+            RecipeError: `order` lists a facet that the vocabulary has not.
+        """
         self._is_random = order in ("random", "free")
-        facets = {name: number for number, name in enumerate(vocabulary.facet_names)}
+        first = list(dict.fromkeys(order)) if isinstance(order, list) else []
+        unknown = [name for name in first if name not in vocabulary.facet_names]
+        if unknown:
+            known = ", ".join(vocabulary.facet_names)
+            raise RecipeError(f"order: the vocabulary has no facet {unknown[0]!r}; expected some of {known}")
+        names = [*first, *(name for name in vocabulary.facet_names if name not in first)]
+        facets = {name: number for number, name in enumerate(names)}
         keys = {tag.tag: (facets[tag.facet], number) for number, tag in enumerate(vocabulary)}
         if order == "frequency":
             keys = {name: (-counts[name], number) for name, (_, number) in keys.items()}

@@ -62,9 +62,11 @@ class TrainRecipe(Recipe):
 
     answer: Literal["tag_tokens", "text"] = "tag_tokens"
     """One token a tag, or the tokenizer's ordinary tokens."""
-    order: Order = "facet"
-    """In which order a product's tags are written: by facet; most frequent in training first; random, anew every
-    epoch; or `free`: random, and at each step all tags that are left share the target."""
+    order: Order | list[str] = "facet"
+    """In which order a product's tags are written: by facet, as the vocabulary lists them, or as this list of
+    facets says (those that it leaves out come after it); most frequent in training first; random, anew every
+    epoch; or `free`: random, and at each step all tags that are left share the target. Each tag is chosen in the
+    light of those before it, so what the product says plainly should come first."""
     prompt: str = "tag_v1"
     """A template of prompts/, without its suffix, or the path of one."""
     chat: Literal["plain", "base"] = "plain"

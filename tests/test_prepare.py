@@ -12,6 +12,7 @@ from tiny_model import make_tiny_model
 
 from hangtag import Product, Tag, TagVocabulary
 from hangtag.catalog import load_labelled
+from hangtag.errors import RecipeError
 from hangtag.loading import AnswerSettings, fine_tuned_tagger
 from hangtag.sample import sample_folder
 from hangtag.taggers.transformers_local import TransformersEngine
@@ -106,6 +107,9 @@ def test_orders():
     tags = ("hat", "red", "blue")
     assert TagOrder("facet", vocabulary, counts)(tags, generator) == ("red", "blue", "hat")
     assert TagOrder("frequency", vocabulary, counts)(tags, generator) == ("hat", "blue", "red")
+    assert TagOrder(["type"], vocabulary, counts)(tags, generator) == ("hat", "red", "blue")
+    with pytest.raises(RecipeError, match="no facet 'typ'; expected some of colour, type"):
+        TagOrder(["typ"], vocabulary, counts)
     found = {TagOrder("random", vocabulary, counts)(tags, random.Random(n)) for n in range(40)}
     assert len(found) == 6
 

@@ -197,6 +197,8 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, capsys):
         ({"trainer": {"learning_rat": 3}}, "did you mean `learning_rate`?"),
         ({"model": "no/such-model-here"}, "no/such-model-here"),
         ({"order": "free", "answer": "text"}, "`order: free` needs `answer: tag_tokens`"),
+        ({"order": "faset"}, "`order`: Input should be 'facet', 'frequency', 'random' or 'free' (got 'faset')"),
+        ({"order": ["colour", "sise"]}, "order: the vocabulary has no facet 'sise'; expected some of "),
         ({"replay": {"data": "x"}}, "`replay` belongs to `init`"),
         ({"prompt": "tag_v9"}, "tag_v9.jinja is not there"),
         ({"chat": "base"}, "has no chat template; set `chat: plain`"),
