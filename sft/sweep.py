@@ -5,8 +5,8 @@
 Each variant is a run in RUNS/NAME, of `sft.train` or of what its `program` names; those that are complete are
 kept, one that was stopped is resumed, so the same command goes on after a kill. All are measured on the same
 validation products; differences to the first variant come with a 95 % interval by paired bootstrap. Writes
-OUT/results.json, OUT/table.md and, where variants differ in the number of products, OUT/curve.svg with a line a
-program. The last line of stdout is the path of results.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
+OUT/sweep.json, OUT/table.md and, where variants differ in the number of products, OUT/curve.svg with a line a
+program. The last line of stdout is the path of sweep.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = {name: variant for name, variant in variants.items() if name not in failed}
         if done:
             _write(compare(done, options.data, options.runs), options.out)
-            print(options.out / "results.json")
+            print(options.out / "sweep.json")
     except HangtagError as error:
         print(f"sft.sweep: {error}", file=sys.stderr)
         return error.exit_code
@@ -191,7 +191,7 @@ def compare(compared: dict[str, Variant], data: Path, runs: Path) -> dict[str, A
 def _write(results: dict[str, Any], out: Path) -> None:
     from hangtag.manifest import write_json
 
-    write_json(out / "results.json", results)
+    write_json(out / "sweep.json", results)
     (out / "table.md").write_text(_table(results), encoding="utf-8")
     sizes = {variant["num_train"] for variant in results["variants"].values()}
     if len(sizes) > 1:

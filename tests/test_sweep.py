@@ -25,7 +25,7 @@ def write_sweep(folder: Path, variants: dict, **more: dict) -> Path:
 def run(folder: Path, sweep: Path) -> tuple[int, dict]:
     out = folder / "out"
     code = main([str(sweep), "--data", str(sample_folder()), "--runs", str(folder / "runs"), "--out", str(out)])
-    return code, json.loads((out / "results.json").read_text()) if (out / "results.json").exists() else {}
+    return code, json.loads((out / "sweep.json").read_text()) if (out / "sweep.json").exists() else {}
 
 
 def test_every_sweep_loads():
