@@ -62,13 +62,12 @@ class TagOrder:
             RecipeError: `order` lists a facet that the vocabulary has not.
         """
         self._is_random = order in ("random", "free")
-        first = list(dict.fromkeys(order)) if isinstance(order, list) else []
-        unknown = [name for name in first if name not in vocabulary.facet_names]
-        if unknown:
+        listed = order if isinstance(order, list) else []
+        unknown = next((name for name in listed if name not in vocabulary.facet_names), None)
+        if unknown is not None:
             known = ", ".join(vocabulary.facet_names)
-            raise RecipeError(f"order: the vocabulary has no facet {unknown[0]!r}; expected some of {known}")
-        names = [*first, *(name for name in vocabulary.facet_names if name not in first)]
-        facets = {name: number for number, name in enumerate(names)}
+            raise RecipeError(f"order: the vocabulary has no facet {unknown!r}; expected some of {known}")
+        facets = {name: at for at, name in enumerate(dict.fromkeys([*listed, *vocabulary.facet_names]))}
         keys = {tag.tag: (facets[tag.facet], number) for number, tag in enumerate(vocabulary)}
         if order == "frequency":
             keys = {name: (-counts[name], number) for name, (_, number) in keys.items()}

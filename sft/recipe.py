@@ -66,7 +66,7 @@ class TrainRecipe(Recipe):
     """In which order a product's tags are written: by facet, as the vocabulary lists them, or as this list of
     facets says (those that it leaves out come after it); most frequent in training first; random, anew every
     epoch; or `free`: random, and at each step all tags that are left share the target. Each tag is chosen in the
-    light of those before it, so what the product says plainly should come first."""
+    light of those before it."""
     prompt: str = "tag_v1"
     """A template of prompts/, without its suffix, or the path of one."""
     chat: Literal["plain", "base"] = "plain"

@@ -32,6 +32,7 @@ def test_overrides_win_and_none_does_not(tmp_path: Path) -> None:
         ("epoch: 5", "unknown key `epoch`; did you mean `epochs`?"),
         ("trainer: {rat: 1}", "unknown key `trainer.rat`; did you mean `rate`?"),
         ("zzz: 5", "unknown key `zzz`; known keys: epochs, trainer"),
+        ("'a[b]': 5", "unknown key `a[b]`; known keys: epochs, trainer"),
         ("epochs: many", "`epochs`: Input should be a valid integer"),
         ("trainer: {rate: 0}", "`trainer.rate`: Input should be greater than 0 (got 0)"),
         ("- 1", "got list, expected `key: value` lines"),

@@ -51,7 +51,8 @@ def load_recipe(path: str | Path | None, model: type[R], overrides: dict[str, An
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
     # Of a union pydantic names the member as well, as in order.literal['facet','free'].
-    field = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
+    path = (str(part) for part in problem["loc"])
+    field = ".".join(part for part in path if not part.startswith(("literal[", "list[")))
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
