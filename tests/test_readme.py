@@ -72,3 +72,15 @@ def test_decoding_figures_are_those_of_the_benchmark() -> None:
     sampled = json.loads((results / "bench_decode_sampled.json").read_text(encoding="utf-8"))
     assert sampled["contestants"]["set"]["answers"] == 10_000
     assert sampled["contestants"]["set"]["incorrect"] == sampled["contestants"]["set"]["unclosed"] == 0
+
+
+def test_gains_over_bert_are_those_of_the_reports() -> None:
+    """What the README says in words is what the committed evaluations say."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for dataset, figure in (("hm", "exact_match"), ("hm", "set_f1"), ("myntra", "exact_match")):
+        path = ROOT / "eval" / "results" / dataset / "results.json"
+        against = json.loads(path.read_text(encoding="utf-8"))["arms"]["full"]["against"]
+        assert against["baseline"] == "bert"
+        gain = against["figures"][figure]
+        name = {"exact_match": "exact match", "set_f1": "set-F1"}[figure]
+        assert f"{gain['value']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}] of {name}" in text
