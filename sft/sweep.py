@@ -4,9 +4,10 @@
 
 Each variant is a run in RUNS/NAME, of `sft.train` or of what its `program` names; those that are complete are
 kept, one that was stopped is resumed, so the same command goes on after a kill. All are measured on the same
-validation products; differences to the first variant come with a 95 % interval by paired bootstrap. Writes
-OUT/sweep.json, OUT/table.md and, where variants differ in the number of products, OUT/curve.svg with a line a
-program. The last line of stdout is the path of sweep.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
+validation products; differences to the first variant come with a 95 % interval by paired bootstrap. Writes,
+anew after each variant, OUT/sweep.json, OUT/table.md and, where variants differ in the number of products,
+OUT/curve.svg with a line a program. The last line of stdout is the path of sweep.json. Exit codes: 0 done,
+1 a variant failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -96,15 +97,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = load_recipe(options.sweep, Sweep)
         variants = {name: sweep.variant(name) for name in sweep.variants}
         products = sweep.measured_on(options.data)
-        failed = [name for name, variant in variants.items() if not _train(name, variant, options, products)]
-        done = {name: variant for name, variant in variants.items() if name not in failed}
+        done: dict[str, Variant] = {}
+        for number, (name, variant) in enumerate(variants.items(), start=1):
+            print(f"sft.sweep: {name}, {number} of {len(variants)}", file=sys.stderr, flush=True)
+            if _train(name, variant, options, products):
+                done[name] = variant
+                _write(compare(done, options.data, options.runs), options.out)
         if done:
-            _write(compare(done, options.data, options.runs), options.out)
             print(options.out / "sweep.json")
     except HangtagError as error:
         print(f"sft.sweep: {error}", file=sys.stderr)
         return error.exit_code
-    return 1 if failed else 0
+    return 0 if len(done) == len(variants) else 1
 
 
 def _train(name: str, variant: Variant, options: argparse.Namespace, products: Sequence[Product]) -> bool:
@@ -114,7 +118,6 @@ def _train(name: str, variant: Variant, options: argparse.Namespace, products: S
     last = {"linear": METRICS_FILE, "bert": TAGGINGS_FILE}.get(variant.program, "manifest.json")
     if (run / last).is_file():
         return True
-    print(f"sft.sweep: training {name}", file=sys.stderr, flush=True)
     if variant.program == "linear":
         fit_linear(variant.recipe, options.data, run, products)
         return True

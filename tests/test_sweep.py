@@ -8,6 +8,7 @@ import yaml
 from test_train import TINY
 from tiny_model import make_tiny_model
 
+import sft.sweep
 from hangtag.config import load_recipe
 from hangtag.sample import sample_folder
 from sft.sweep import Sweep, main
@@ -59,6 +60,20 @@ def test_a_variant_that_fails_leaves_the_others(tmp_path):
     code, results = run(tmp_path, sweep)
     assert code == 1
     assert list(results["variants"]) == ["plain"]
+
+
+def test_what_is_done_is_written_before_the_next_variant(tmp_path, monkeypatch):
+    written = []
+
+    def train(name, *arguments):
+        path = tmp_path / "out" / "sweep.json"
+        written.append(list(json.loads(path.read_text())["variants"]) if path.exists() else [])
+        return real(name, *arguments)
+
+    real = sft.sweep._train
+    monkeypatch.setattr(sft.sweep, "_train", train)
+    assert run(tmp_path, write_sweep(tmp_path, {"plain": {}, "linear": {"program": "linear"}}))[0] == 0
+    assert written == [[], ["plain"]]
 
 
 def test_a_wrong_variant_is_one_line(tmp_path, capsys):
