@@ -4,10 +4,10 @@
 
 Each variant is a run in RUNS/NAME, of `sft.train` or of what its `program` names; those that are complete are
 kept, one that was stopped is resumed, so the same command goes on after a kill. All are measured on the same
-validation products; differences to the first variant come with a 95 % interval by paired bootstrap. Writes,
-anew after each variant, OUT/sweep.json, OUT/table.md and, where variants differ in the number of products,
-OUT/curve.svg with a line a program. The last line of stdout is the path of sweep.json. Exit codes: 0 done,
-1 a variant failed, 2 misused.
+validation products; differences to the first variant, or to the one that `against` names, come with a 95 %
+interval by paired bootstrap. Writes, anew after each variant, OUT/sweep.json, OUT/table.md and, where variants
+differ in the number of products, OUT/curve.svg with a line a program. The last line of stdout is the path of
+sweep.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _RECIPES: dict[str, type[Recipe]] = {"language_model": TrainRecipe, "bert": Bert
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is trained (`language_model`, `bert` or `linear`), and its whole recipe."""
+    """What is trained (`language_model`, `bert` or `linear`), its whole recipe, and what it is compared with."""
 
     program: str
     recipe: dict[str, Any]
+    against: str
 
 
 class Sweep(Recipe):
@@ -57,13 +58,19 @@ class Sweep(Recipe):
     bert: dict[str, Any] = Field(default_factory=dict)
     """The recipe that variants with `program: bert` share instead, see `BertRecipe`."""
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Departures from it by name; `trainer` is merged key by key. The first is what others are compared with. With
-    `program: bert` or `program: linear` (see `LinearRecipe`) a variant is a baseline."""
+    """Departures from it by name; `trainer` is merged key by key. With `program: bert` or `program: linear` (see
+    `LinearRecipe`) a variant is a baseline. `against` names the variant above that it is compared with, the first
+    unless said."""
 
     def variant(self, name: str) -> Variant:
         """Return a variant. Raises RecipeError: its recipe is none."""
         changes = dict(self.variants[name])
         program = changes.pop("program", "language_model")
+        names = list(self.variants)
+        above = names[: names.index(name)]
+        against = str(changes.pop("against", names[0]))
+        if above and against not in above:
+            raise RecipeError(f"variant {name!r}: against {against!r}; expected one above it: {', '.join(above)}")
         if program not in _RECIPES:
             raise RecipeError(f"variant {name!r}: program {program!r}; expected one of {', '.join(_RECIPES)}")
         base = {"language_model": self.base, "bert": self.bert}.get(program, {})
@@ -74,7 +81,7 @@ class Sweep(Recipe):
             load_recipe(None, _RECIPES[program], whole)
         except RecipeError as error:
             raise RecipeError(f"variant {name!r}: {error}") from None
-        return Variant(program, whole)
+        return Variant(program, whole, against)
 
     def measured_on(self, data: Path) -> list[Product]:
         """Return the validation products that every variant tags."""
@@ -138,34 +145,30 @@ def _train(name: str, variant: Variant, options: argparse.Namespace, products: S
 
 
 def compare(compared: dict[str, Variant], data: Path, runs: Path) -> dict[str, Any]:
-    """Return each variant's figures and its differences to the first one, on the same validation products."""
+    """Return each variant's figures and its differences to another, on the same validation products.
+
+    Where that other has failed, or there is none, a variant has no differences: `against` is None.
+    """
     from hangtag import metrics
     from hangtag.manifest import provenance
-    from hangtag.tagging import Tagging
 
     dataset = load_dataset(data, splits=("validation",))
     gold = {product.id: frozenset(product.tags or ()) for product in dataset.validation}
-    first: dict[str, Any] = {}
+    ids: list[str] = []
+    measured: dict[str, dict[str, tuple[float, Any]]] = {}
     variants = {}
     for name, variant in compared.items():
-        lines = (runs / name / TAGGINGS_FILE).read_text(encoding="utf-8").splitlines()
-        taggings = [Tagging.model_validate_json(line) for line in lines]
-        ids = [tagging.id for tagging in taggings]
-        if first and ids != first["ids"]:
+        tagged = _tagged(runs / name)
+        ids = ids or list(tagged)
+        if ids != list(tagged):
             raise RecipeError(f"variant {name!r}: measured on other products than the first; give both one seed")
-        outcomes = metrics.Outcomes.from_sets(
-            [gold[product_id] for product_id in ids], [frozenset(tagging.names) for tagging in taggings]
-        )
-
-        def figures(weights: Any, outcomes: Any = outcomes) -> dict[str, Any]:
-            return {
-                "exact_match": metrics.exact_match(outcomes, weights),
-                "set_f1": metrics.set_f1(outcomes, weights),
-            }
-
-        values = {figure: float(value) for figure, value in figures(None).items()}
-        draws = metrics.draw(figures, len(ids))
-        first = first or {"ids": ids, "values": values, "draws": draws}
+        measured[name] = _measured([gold[product_id] for product_id in tagged], list(tagged.values()))
+        against: dict[str, Any] | None = None
+        if variant.against in measured and variant.against != name:
+            against = {"variant": variant.against}
+            for figure, (value, draws) in measured[variant.against].items():
+                own, own_draws = measured[name][figure]
+                against[figure] = asdict(metrics.difference(own - value, own_draws - draws))
         trained = json.loads((runs / name / METRICS_FILE).read_text(encoding="utf-8"))
         variants[name] = {
             "program": variant.program,
@@ -173,22 +176,37 @@ def compare(compared: dict[str, Variant], data: Path, runs: Path) -> dict[str, A
             "num_train": trained["num_train"],
             "epochs": trained.get("epochs"),
             "samples_per_s": trained.get("since_start_or_resume", {}).get("samples_per_s"),
-            **{figure: asdict(metrics.estimate(values[figure], draws[figure])) for figure in values},
-            "against_first": {
-                figure: asdict(
-                    metrics.difference(
-                        values[figure] - first["values"][figure], draws[figure] - first["draws"][figure]
-                    )
-                )
-                for figure in values
-            },
+            **{figure: asdict(metrics.estimate(*pair)) for figure, pair in measured[name].items()},
+            "against": against,
         }
     return {
         "data": {"folder": dataset.folder.name, "digest": dataset.digest},
-        "num_products": len(first["ids"]),
+        "num_products": len(ids),
         "variants": variants,
         "provenance": provenance(),
     }
+
+
+def _tagged(run: Path) -> dict[str, frozenset[str]]:
+    """Return the tags that a run gave to each validation product, by its id, in their order."""
+    from hangtag.tagging import Tagging
+
+    lines = (run / TAGGINGS_FILE).read_text(encoding="utf-8").splitlines()
+    taggings = [Tagging.model_validate_json(line) for line in lines]
+    return {tagging.id: frozenset(tagging.names) for tagging in taggings}
+
+
+def _measured(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> dict[str, tuple[float, Any]]:
+    """Return each figure's value, and its values on bootstrap resamples that are the same for every variant."""
+    from hangtag import metrics
+
+    outcomes = metrics.Outcomes.from_sets(gold, predicted)
+
+    def figures(weights: Any) -> dict[str, Any]:
+        return {"exact_match": metrics.exact_match(outcomes, weights), "set_f1": metrics.set_f1(outcomes, weights)}
+
+    draws = metrics.draw(figures, len(gold))
+    return {figure: (float(value), draws[figure]) for figure, value in figures(None).items()}
 
 
 def _write(results: dict[str, Any], out: Path) -> None:
@@ -204,18 +222,21 @@ def _write(results: dict[str, Any], out: Path) -> None:
 def _table(results: dict[str, Any]) -> str:
     lines = [
         f"{results['num_products']} validation products of {results['data']['folder']}; in brackets 95 % "
-        "intervals, differences by paired bootstrap to the first line.",
+        "intervals, differences by paired bootstrap.",
         "",
-        "| variant | products learned from | epochs | exact match | difference | set-F1 | difference |",
-        "| --- | ---: | ---: | --- | --- | --- | --- |",
+        "| variant | products learned from | epochs | exact match | set-F1 | against | exact match | set-F1 |",
+        "| --- | ---: | ---: | --- | --- | --- | --- | --- |",
     ]
-    for number, (name, variant) in enumerate(results["variants"].items()):
-        epochs = "" if variant["epochs"] is None else f"{variant['epochs']:g}"
-        cells = [name, f"{variant['num_train']:,}", epochs]
+    for name, variant in results["variants"].items():
+        against = variant["against"]
+        cells = [name, f"{variant['num_train']:,}", "" if variant["epochs"] is None else f"{variant['epochs']:g}"]
         for figure in ("exact_match", "set_f1"):
-            value, change = variant[figure], variant["against_first"][figure]
+            value = variant[figure]
             cells.append(f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
-            cells.append(f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if number else "")
+        cells.append(against["variant"] if against else "")
+        for figure in ("exact_match", "set_f1"):
+            change = against and against[figure]
+            cells.append(f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

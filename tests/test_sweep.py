@@ -46,7 +46,9 @@ def test_variants_are_trained_once_and_compared_with_the_first(tmp_path):
     variants = results["variants"]
     assert [variant["num_train"] for variant in variants.values()] == [24, 24, 8]
     assert variants["fewer"]["recipe"]["trainer"]["num_train_epochs"] == 1
-    assert variants["same"]["against_first"]["set_f1"]["value"] == 0
+    assert variants["plain"]["against"] is None
+    assert variants["same"]["against"]["variant"] == variants["fewer"]["against"]["variant"] == "plain"
+    assert variants["same"]["against"]["set_f1"]["value"] == 0
     assert results["num_products"] == 10
     assert "| fewer | 8 |" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "curve.svg").is_file()
@@ -84,13 +86,22 @@ def test_a_wrong_variant_is_one_line(tmp_path, capsys):
 def test_the_linear_tagger_stands_beside_on_the_same_products(tmp_path):
     sweep = write_sweep(
         tmp_path,
-        {"8": {"limit": 8}, "linear-8": {"program": "linear", "limit": 8}, "linear-all": {"program": "linear"}},
+        {
+            "8": {"limit": 8},
+            "linear-8": {"program": "linear", "limit": 8},
+            "linear-all": {"program": "linear", "against": "linear-8"},
+        },
     )
     code, results = run(tmp_path, sweep)
     assert code == 0
     variants = results["variants"]
     assert [variant["program"] for variant in variants.values()] == ["language_model", "linear", "linear"]
     assert variants["linear-8"]["num_train"] == 8 < variants["linear-all"]["num_train"]
+    compared = variants["linear-all"]["against"]
+    assert compared["variant"] == "linear-8"
+    gain = variants["linear-all"]["set_f1"]["value"] - variants["linear-8"]["set_f1"]["value"]
+    assert compared["set_f1"]["value"] == pytest.approx(gain)
+    assert "| linear-8 | " in (tmp_path / "out" / "table.md").read_text()
     assert "linear" in (tmp_path / "out" / "curve.svg").read_text()
     before = (tmp_path / "runs" / "linear-all" / "metrics.json").stat().st_mtime_ns
     assert run(tmp_path, sweep)[0] == 0
@@ -100,6 +111,12 @@ def test_the_linear_tagger_stands_beside_on_the_same_products(tmp_path):
 def test_a_program_that_is_unknown_is_refused(tmp_path, capsys):
     assert run(tmp_path, write_sweep(tmp_path, {"a": {"program": "svm"}}))[0] == 2
     assert "expected one of language_model, bert, linear" in capsys.readouterr().err
+
+
+def test_a_comparison_with_a_variant_that_is_not_above_is_refused(tmp_path, capsys):
+    variants = {"plain": {}, "linear": {"program": "linear", "against": "later"}, "later": {}}
+    assert run(tmp_path, write_sweep(tmp_path, variants))[0] == 2
+    assert "variant 'linear': against 'later'; expected one above it: plain" in capsys.readouterr().err
 
 
 @pytest.mark.model
