@@ -69,7 +69,7 @@ class Sweep(Recipe):
         names = list(self.variants)
         above = names[: names.index(name)]
         against = str(changes.pop("against", names[0]))
-        if above and against not in above:
+        if against not in above and name != against:
             raise RecipeError(f"variant {name!r}: against {against!r}; expected one above it: {', '.join(above)}")
         if program not in _RECIPES:
             raise RecipeError(f"variant {name!r}: program {program!r}; expected one of {', '.join(_RECIPES)}")
@@ -224,7 +224,7 @@ def _table(results: dict[str, Any]) -> str:
         f"{results['num_products']} validation products of {results['data']['folder']}; in brackets 95 % "
         "intervals, differences by paired bootstrap.",
         "",
-        "| variant | products learned from | epochs | exact match | set-F1 | against | exact match | set-F1 |",
+        "| variant | products learned from | epochs | exact match | set-F1 | against | Δ exact match | Δ set-F1 |",
         "| --- | ---: | ---: | --- | --- | --- | --- | --- |",
     ]
     for name, variant in results["variants"].items():
