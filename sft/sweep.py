@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from hangtag.catalog import load_dataset
+from eval.formats import interval, signed
+from hangtag.catalog import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
 from hangtag.product import Product
@@ -83,11 +84,11 @@ class Sweep(Recipe):
             raise RecipeError(f"variant {name!r}: {error}") from None
         return Variant(program, whole, against)
 
-    def measured_on(self, data: Path) -> list[Product]:
+    def measured_on(self, dataset: Dataset) -> list[Product]:
         """Return the validation products that every variant tags."""
         recipe = load_recipe(None, TrainRecipe, self.base)
         seed = (TRAINER_DEFAULTS | recipe.trainer)["seed"]
-        return draw(load_dataset(data, splits=("validation",)).validation, recipe.calibrate_on, seed)
+        return draw(dataset.validation, recipe.calibrate_on, seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,19 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep = load_recipe(options.sweep, Sweep)
         variants = {name: sweep.variant(name) for name in sweep.variants}
-        products = sweep.measured_on(options.data)
-        done: dict[str, Variant] = {}
+        dataset = load_dataset(options.data, splits=("validation",))
+        products = sweep.measured_on(dataset)
+        comparison = Comparison(dataset)
         for number, (name, variant) in enumerate(variants.items(), start=1):
             print(f"sft.sweep: {name}, {number} of {len(variants)}", file=sys.stderr, flush=True)
             if _train(name, variant, options, products):
-                done[name] = variant
-                _write(compare(done, options.data, options.runs), options.out)
-        if done:
+                comparison.add(name, variant, options.runs / name)
+                _write(comparison.results(), options.out)
+        if comparison.variants:
             print(options.out / "sweep.json")
     except HangtagError as error:
         print(f"sft.sweep: {error}", file=sys.stderr)
         return error.exit_code
-    return 0 if len(done) == len(variants) else 1
+    return 0 if len(comparison.variants) == len(variants) else 1
 
 
 def _train(name: str, variant: Variant, options: argparse.Namespace, products: Sequence[Product]) -> bool:
@@ -144,47 +146,56 @@ def _train(name: str, variant: Variant, options: argparse.Namespace, products: S
     return True
 
 
-def compare(compared: dict[str, Variant], data: Path, runs: Path) -> dict[str, Any]:
-    """Return each variant's figures and its differences to another, on the same validation products.
+class Comparison:
+    """Variants on the same validation products: the figures of each, and its differences to another."""
 
-    Where that other has failed, or there is none, a variant has no differences: `against` is None.
-    """
-    from hangtag import metrics
-    from hangtag.manifest import provenance
+    def __init__(self, dataset: Dataset) -> None:
+        self.variants: dict[str, dict[str, Any]] = {}
+        self._dataset = dataset
+        self._gold = {product.id: frozenset(product.tags or ()) for product in dataset.validation}
+        self._ids: list[str] = []
+        self._measured: dict[str, dict[str, tuple[float, Any]]] = {}
 
-    dataset = load_dataset(data, splits=("validation",))
-    gold = {product.id: frozenset(product.tags or ()) for product in dataset.validation}
-    ids: list[str] = []
-    measured: dict[str, dict[str, tuple[float, Any]]] = {}
-    variants = {}
-    for name, variant in compared.items():
-        tagged = _tagged(runs / name)
-        ids = ids or list(tagged)
-        if ids != list(tagged):
+    def add(self, name: str, variant: Variant, run: Path) -> None:
+        """Measure the variant's run; `against` is None where that variant has failed or there is none.
+
+        Raises RecipeError: its run has tagged other products than the first.
+        """
+        from hangtag import metrics
+
+        tagged = _tagged(run)
+        self._ids = self._ids or list(tagged)
+        if self._ids != list(tagged):
             raise RecipeError(f"variant {name!r}: measured on other products than the first; give both one seed")
-        measured[name] = _measured([gold[product_id] for product_id in tagged], list(tagged.values()))
+        measured = _bootstrapped([self._gold[product_id] for product_id in tagged], list(tagged.values()))
         against: dict[str, Any] | None = None
-        if variant.against in measured and variant.against != name:
+        if variant.against in self._measured:
             against = {"variant": variant.against}
-            for figure, (value, draws) in measured[variant.against].items():
-                own, own_draws = measured[name][figure]
+            for figure, (value, draws) in self._measured[variant.against].items():
+                own, own_draws = measured[figure]
                 against[figure] = asdict(metrics.difference(own - value, own_draws - draws))
-        trained = json.loads((runs / name / METRICS_FILE).read_text(encoding="utf-8"))
-        variants[name] = {
+        self._measured[name] = measured
+        trained = json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))
+        self.variants[name] = {
             "program": variant.program,
             "recipe": variant.recipe,
             "num_train": trained["num_train"],
             "epochs": trained.get("epochs"),
             "samples_per_s": trained.get("since_start_or_resume", {}).get("samples_per_s"),
-            **{figure: asdict(metrics.estimate(*pair)) for figure, pair in measured[name].items()},
+            **{figure: asdict(metrics.estimate(*pair)) for figure, pair in measured.items()},
             "against": against,
         }
-    return {
-        "data": {"folder": dataset.folder.name, "digest": dataset.digest},
-        "num_products": len(ids),
-        "variants": variants,
-        "provenance": provenance(),
-    }
+
+    def results(self) -> dict[str, Any]:
+        """Return what sweep.json holds: the variants so far, the data and where it all comes from."""
+        from hangtag.manifest import provenance
+
+        return {
+            "data": {"folder": self._dataset.folder.name, "digest": self._dataset.digest},
+            "num_products": len(self._ids),
+            "variants": self.variants,
+            "provenance": provenance(),
+        }
 
 
 def _tagged(run: Path) -> dict[str, frozenset[str]]:
@@ -196,7 +207,7 @@ def _tagged(run: Path) -> dict[str, frozenset[str]]:
     return {tagging.id: frozenset(tagging.names) for tagging in taggings}
 
 
-def _measured(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> dict[str, tuple[float, Any]]:
+def _bootstrapped(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> dict[str, tuple[float, Any]]:
     """Return each figure's value, and its values on bootstrap resamples that are the same for every variant."""
     from hangtag import metrics
 
@@ -230,13 +241,11 @@ def _table(results: dict[str, Any]) -> str:
     for name, variant in results["variants"].items():
         against = variant["against"]
         cells = [name, f"{variant['num_train']:,}", "" if variant["epochs"] is None else f"{variant['epochs']:g}"]
-        for figure in ("exact_match", "set_f1"):
-            value = variant[figure]
-            cells.append(f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
-        cells.append(against["variant"] if against else "")
-        for figure in ("exact_match", "set_f1"):
-            change = against and against[figure]
-            cells.append(f"{change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" if change else "")
+        cells += [interval(variant[figure]) for figure in ("exact_match", "set_f1")]
+        if against:
+            cells += [against["variant"], signed(against["exact_match"]), signed(against["set_f1"])]
+        else:
+            cells += ["", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
