@@ -28,7 +28,14 @@ from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
 from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.recipe import TRAINER_DEFAULTS
-from sft.run_directory import CHECKPOINTS, METRICS_FILE, check_trainer_options, open_run, save_recipe
+from sft.run_directory import (
+    CHECKPOINTS,
+    METRICS_FILE,
+    check_trainer_options,
+    last_checkpoint,
+    open_run,
+    save_recipe,
+)
 
 _OURS = frozenset(
     {
@@ -144,8 +151,8 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
     )
     keep_trained_in_float32(trainer.model)
     before = math.exp(trainer.evaluate()["eval_loss"])
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     after = math.exp(trainer.evaluate()["eval_loss"])
     _save_merged(trainer, recipe, source, tokenizer, out)
     metrics = {
@@ -154,7 +161,6 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
         "perplexity_after": round(after, 3),
     }
     write_json(out / METRICS_FILE, metrics)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     RunManifest(
         program="sft.pretrain",
         kind="pretrained",
@@ -164,6 +170,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
         seed=settings["seed"],
         metrics=metrics,
     ).write(out)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return metrics
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import json
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from hangtag.bulk.durable import write_durably
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import DataError, MissingExtra, RecipeError
 
@@ -49,9 +53,23 @@ def open_run(out: Path, recipe: str | None, kind: type[R], *, resume: bool) -> R
 
 def save_recipe(out: Path, recipe: Recipe) -> None:
     """Write the resolved recipe into the run directory, which is made."""
-    out.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-    (out / _RECIPE).write_text(text, encoding="utf-8")
+    write_durably(out / _RECIPE, [text.encode()])
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, None where it has none.
+
+    A kill may have come while one was being written. The trainer writes trainer_state.json last, so a checkpoint
+    in which that cannot be read is removed: no later reader takes it for whole.
+    """
+    found = {int(path.name.rpartition("-")[2]): path for path in (out / CHECKPOINTS).glob("checkpoint-*")}
+    for _, checkpoint in sorted(found.items(), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_bytes())
+            return checkpoint
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
 
 
 def check_trainer_options(options: dict[str, Any], config: str, ours: frozenset[str]) -> None:

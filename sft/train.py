@@ -33,6 +33,7 @@ from sft.run_directory import (
     METRICS_FILE,
     TAGGINGS_FILE,
     check_trainer_options,
+    last_checkpoint,
     open_run,
     save_recipe,
 )
@@ -166,9 +167,9 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
     over_limit = maker.num_over_limit
     before = {} if begun is None else trainer.measure(old_test=remembered, new_validation=validation)
     began = time.monotonic()
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
-    first_step = 0 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint = last_checkpoint(out) if resume else None
+    first_step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     seconds = time.monotonic() - began
     metrics = _finish(recipe, trainer, dataset, settings, out, template)
     if begun is not None:
@@ -187,8 +188,8 @@ def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[st
         "history": [entry for entry in trainer.state.log_history if "eval_set_f1" in entry],
     }
     write_json(out / METRICS_FILE, metrics)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     _write_manifest(recipe, dataset, products, settings, metrics, out, seed)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return metrics["validation"]
 
 

@@ -25,7 +25,14 @@ from pydantic import Field
 from hangtag.config import Recipe
 from hangtag.errors import DataError, HangtagError, MissingExtra
 from sft.machine import keep_freed_memory, surroundings, with_number_format
-from sft.run_directory import CHECKPOINTS, METRICS_FILE, check_trainer_options, open_run, save_recipe
+from sft.run_directory import (
+    CHECKPOINTS,
+    METRICS_FILE,
+    check_trainer_options,
+    last_checkpoint,
+    open_run,
+    save_recipe,
+)
 
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
@@ -156,8 +163,8 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
         patience=recipe.patience,
     )
     began = time.monotonic()
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(out / CHECKPOINTS) if resume else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     found = trainer.evaluate()
     metrics = {
         "validation": {"set_f1": found["eval_set_f1"], "exact_match": found["eval_exact_match"]},
@@ -171,7 +178,6 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     model.save(out / "model", tokenizer)
     write_json(out / "thresholds.json", measure.thresholds)
     write_json(out / METRICS_FILE, metrics)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     RunManifest(
         program="sft.train_bert",
         kind="bert",
@@ -182,6 +188,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
         metrics=metrics["validation"],
         details={"loss": recipe.loss, "max_length": recipe.max_length},
     ).write(out)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return metrics
 
 

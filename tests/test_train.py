@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from run_folder import newest_checkpoint
 from safetensors.torch import load_file
 from tiny_model import make_tiny_model
 
@@ -112,7 +112,7 @@ def test_training_lowers_the_loss(tmp_path, capsys):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     recipe = write_recipe(
-        tmp_path, checkpoint_minutes=0, dropout=0.1, order="random", trainer={"num_train_epochs": 3}
+        tmp_path, checkpoint_minutes=0, dropout=0.1, order="random", patience=99, trainer={"num_train_epochs": 12}
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(recipe, "--data", sample_folder(), "--out", whole) == 0
@@ -121,20 +121,24 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
         [*command, str(recipe)], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
-    wanted = random.Random().randint(2, 12)
-    while process.poll() is None and time.monotonic() < deadline:
-        if (killed / "checkpoints" / f"checkpoint-{wanted}" / "trainer_state.json").exists():
-            break
+    # Of 72 steps; older checkpoints are removed meanwhile. Somewhere in a step, or in a checkpoint being written.
+    wanted, later = random.Random().randint(2, 30), random.Random().uniform(0, 0.1)
+    while newest_checkpoint(killed) < wanted and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    time.sleep(later)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "manifest.json").exists(), "it was finished before it could be killed"
+    # As a kill may leave it: begun, and newer than all whole ones.
+    begun = killed / "checkpoints" / "checkpoint-72"
+    begun.mkdir()
+    (begun / "adapter_model.safetensors").write_bytes(b"half")
     assert run("--data", sample_folder(), "--out", killed, "--resume") == 0
     for name in ("adapter_model.safetensors", "tag_rows.safetensors"):
         one, other = (load_file(folder / "adapter" / name) for folder in (whole, killed))
         assert one.keys() == other.keys()
         for key in one:
-            assert torch.allclose(one[key], other[key], atol=1e-4), (name, key, wanted)
+            assert torch.allclose(one[key], other[key], atol=1e-4), (name, key, wanted, later)
 
 
 def test_accumulated_batches_train_as_one_large_batch(tmp_path):
