@@ -23,6 +23,7 @@ HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "sklearn", "matplotlib"
         "hangtag.endpoint.app",
         "hangtag.taggers.http_client",
         "eval.run",
+        "eval.ceiling",
         "eval.compare",
         "eval.report",
         "sft.train_bert",

@@ -1,0 +1,256 @@
+"""Say what is left to win: what several arms have wrong together, and what combining them would give.
+
+    python -m eval.ceiling eval/out/mine
+    python -m eval.ceiling eval/out/mine --arms linear,bert,full
+
+DIR is a results folder of eval.run with its predictions. What unlike arms all have wrong is most likely left open
+by the product's text, or labelled wrong; a better model will hardly win it. For each facet: the share of products
+that each arm has right; that a vote has right (the answer that most arms gave; at a tie, of those the one of the
+arm with the best set-F1); that at least one arm has right; that none has, and of these those where all arms give
+one and the same answer: their labels are worth a look. Then exact match and set-F1 of the vote, and of the best
+pick (in each facet the answer of an arm that is right there, if one is), against the evaluation's baseline by
+paired bootstrap.
+
+Writes DIR/ceiling.json and DIR/ceiling.md; `disputed` in ceiling.json lists the products with an answer that all
+arms gave against gold, with the tags where the evaluation shows texts. Prints ceiling.md; the last line of stdout
+is the path of ceiling.json. Exit codes: 0 done, 2 misused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.formats import interval, signed
+from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
+from hangtag import metrics
+from hangtag.errors import HangtagError, RecipeError
+from hangtag.manifest import write_json
+from hangtag.metrics import Outcomes
+
+NUM_ARMS = 3
+VOTE, PICK = "vote", "best pick"
+ANY, NONE, ALIKE = "at least one", "none", "none, all alike"
+
+_Answers = Sequence[frozenset[str] | None]
+"""An arm's answers to all products; None where one was unparsed or failed."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.ceiling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="results folder of eval.run, with predictions/")
+    parser.add_argument(
+        "--arms",
+        metavar="A,B,C",
+        help=f"two arms or more that tagged all products (default: of those the {NUM_ARMS} with the best set-F1)",
+    )
+    arguments = parser.parse_args(argv)
+    folder: Path = arguments.folder
+    try:
+        found = ceiling(folder, [part.strip() for part in (arguments.arms or "").split(",") if part.strip()])
+    except HangtagError as error:
+        print(f"eval.ceiling: {error}", file=sys.stderr)
+        return error.exit_code
+    write_json(folder / "ceiling.json", found)
+    text = markdown(found)
+    (folder / "ceiling.md").write_text(text, encoding="utf-8")
+    print(f"{text}\n{folder / 'ceiling.json'}")
+    return 0
+
+
+def ceiling(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the arms `wanted`, or the best ones, have wrong together, and what they give combined.
+
+    Raises:
+        DataError: the folder holds no whole evaluation.
+        RecipeError: an arm is not there or has not tagged all products, or fewer than two arms are left.
+    """
+    context, products = read_context(folder), read_products(folder)
+    held = _whole_arms(folder, context, list(products), wanted)
+    sets = {arm: predictions.outcomes(products, context.vocabulary) for arm, predictions in held.items()}
+    arms = sorted(held, key=lambda arm: float(metrics.set_f1(sets[arm])), reverse=True)[: len(wanted) or NUM_ARMS]
+    gold = [product.gold for product in products.values()]
+    answers: dict[str, _Answers] = {
+        arm: [frozenset(tagging.names) if tagging.status == "ok" else None for tagging in held[arm].taggings]
+        for arm in arms
+    }
+    facets = {
+        facet: _combine(frozenset(context.vocabulary.in_facet(facet)), gold, answers)
+        for facet in context.vocabulary.facet_names
+    }
+    combined = {
+        VOTE: [frozenset().union(*parts) for parts in zip(*(part.vote for part in facets.values()), strict=True)],
+        PICK: [frozenset().union(*parts) for parts in zip(*(part.pick for part in facets.values()), strict=True)],
+    }
+    compared = {arm: sets[arm] for arm in arms}
+    compared |= {name: Outcomes.from_sets(gold, answer) for name, answer in combined.items()}
+    baseline = context.recipe.baseline if context.recipe.baseline in arms else arms[0]
+    return {
+        "arms": arms,
+        "baseline": baseline,
+        "num_products": len(products),
+        "facets": {facet: _shares(part.is_right, context) for facet, part in facets.items()},
+        "sets": _differences(compared, baseline, context),
+        "disputed": [
+            {"id": product.id, "facet": facet}
+            | (
+                {"gold": sorted(product.gold & part.members), "answer": sorted(vote)}
+                if context.recipe.texts
+                else {}
+            )
+            for facet, part in facets.items()
+            for product, vote, is_alike in zip(products.values(), part.vote, part.is_right[ALIKE], strict=True)
+            if is_alike
+        ],
+        "dataset": context.dataset,
+        "provenance": context.provenance,
+    }
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Return ceiling.md."""
+    columns = [*found["arms"], VOTE, ANY, NONE, ALIKE]
+    lines = [f"# What is left to win: {found['dataset']['name']}", ""]
+    lines += [f"{found['num_products']} test products, each facet by itself: the share that is right.", ""]
+    lines += ["| facet | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
+    for facet, shares in found["facets"].items():
+        lines.append(f"| {facet} | " + " | ".join(interval(shares[name]) for name in columns) + " |")
+    lines += [
+        "",
+        f"`{ANY}`: at least one arm is right there; `{NONE}`: no arm is; `{ALIKE}`: no arm is, and all give the "
+        "same answer. In brackets: 95 % intervals by bootstrap over products. Differences to "
+        f"{found['baseline']} are paired:",
+        "",
+        "| | exact match | set-F1 | Δ exact match | Δ set-F1 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in found["sets"].items():
+        against = row["against"] or {}
+        cells = [interval(row["exact_match"]), interval(row["set_f1"])]
+        cells += [signed(against.get(figure)) for figure in ("exact_match", "set_f1")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"`{VOTE}`: in each facet the answer that most arms gave; `{PICK}`: in each facet the answer of an arm "
+        "that is right there, if one is, which no choice between these arms can exceed.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class _Facet:
+    """One facet of all products: what was right by column, and the combined answers."""
+
+    members: frozenset[str]
+    is_right: dict[str, NDArray[np.bool_]]
+    vote: list[frozenset[str]]
+    pick: list[frozenset[str]]
+
+
+def _combine(members: frozenset[str], gold: Sequence[frozenset[str]], answers: Mapping[str, _Answers]) -> _Facet:
+    """Combine the arms' answers, the best arm's first, in the facet that holds the tags `members`."""
+    vote, pick = [], []
+    rows: dict[str, list[bool]] = {name: [] for name in [*answers, VOTE, ANY, NONE, ALIKE]}
+    for tags, given in zip(gold, zip(*answers.values(), strict=True), strict=True):
+        right = tags & members
+        parts = [None if answer is None else answer & members for answer in given]
+        # Counter keeps the order of first occurrence among equals: that of the arms.
+        counted = Counter(part for part in parts if part is not None).most_common(1)
+        most = counted[0][0] if counted else frozenset()
+        hits = [part == right for part in parts]
+        for arm, is_hit in zip(answers, hits, strict=True):
+            rows[arm].append(is_hit)
+        rows[VOTE].append(most == right)
+        rows[ANY].append(any(hits))
+        rows[NONE].append(not any(hits))
+        rows[ALIKE].append(not any(hits) and None not in parts and len(set(parts)) == 1)
+        vote.append(most)
+        pick.append(right if any(hits) else most)
+    return _Facet(members, {name: np.array(row, dtype=np.bool_) for name, row in rows.items()}, vote, pick)
+
+
+def _whole_arms(
+    folder: Path, context: Context, ids: Sequence[str], wanted: Sequence[str]
+) -> dict[str, ArmPredictions]:
+    """Return the predictions of the arms that tagged all products, in the order of `ids`."""
+    unknown = [arm for arm in wanted if arm not in context.arms]
+    if unknown:
+        raise RecipeError(f"{folder}: no arm {unknown[0]!r}; expected some of {', '.join(context.arms)}")
+    found = {}
+    for arm in wanted or context.arms:
+        held = read_predictions(folder, arm)
+        taggings = {tagging.id: tagging for tagging in held.taggings}
+        if set(ids) <= taggings.keys():
+            ordered = [taggings[product_id] for product_id in ids]
+            found[arm] = ArmPredictions(list(ids), ordered, held.batches, held.setup_seconds)
+        elif wanted:
+            raise RecipeError(f"{folder}: arm {arm} tagged {len(taggings)} of {len(ids)} products; leave it out")
+    if len(found) < 2:
+        raise RecipeError(
+            f"{folder}: {len(found)} of the arms with all {len(ids)} products; expected two or more to combine"
+        )
+    return found
+
+
+def _shares(columns: Mapping[str, NDArray[np.bool_]], context: Context) -> dict[str, Any]:
+    """Return the share of products of each column, with its interval."""
+    num_products = len(next(iter(columns.values())))
+    values = {name: column.astype(np.float64) for name, column in columns.items()}
+    draws = _draw(
+        lambda w: {name: w @ column / num_products for name, column in values.items()}, num_products, context
+    )
+    return {
+        name: asdict(metrics.estimate(float(column.mean()), draws[name], share_of=num_products))
+        for name, column in values.items()
+    }
+
+
+def _differences(compared: Mapping[str, Outcomes], baseline: str, context: Context) -> dict[str, Any]:
+    """Return exact match and set-F1 of each, and by how much they exceed the baseline's."""
+    functions = {"exact_match": metrics.exact_match, "set_f1": metrics.set_f1}
+    num_products = len(compared[baseline])
+    values, draws = {}, {}
+    for name, outcomes in compared.items():
+        values[name] = {figure: float(function(outcomes, None)) for figure, function in functions.items()}
+        draws[name] = _draw(
+            lambda w, of=outcomes: {figure: function(of, w) for figure, function in functions.items()},  # type: ignore[misc]
+            num_products,
+            context,
+        )
+    return {
+        name: {figure: asdict(metrics.estimate(values[name][figure], draws[name][figure])) for figure in functions}
+        | {
+            "against": None
+            if name == baseline
+            else {
+                figure: asdict(
+                    metrics.difference(
+                        values[name][figure] - values[baseline][figure],
+                        draws[name][figure] - draws[baseline][figure],
+                    )
+                )
+                for figure in functions
+            }
+        }
+        for name in compared
+    }
+
+
+def _draw(functions: Any, num_products: int, context: Context) -> dict[str, Any]:
+    recipe = context.recipe
+    return metrics.draw(functions, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
