@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.formats import interval, signed
+from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.errors import HangtagError, RecipeError
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
     try:
-        found = ceiling(folder, [part.strip() for part in (arguments.arms or "").split(",") if part.strip()])
+        found = ceiling(folder, split_names(arguments.arms))
     except HangtagError as error:
         print(f"eval.ceiling: {error}", file=sys.stderr)
         return error.exit_code
@@ -190,12 +191,10 @@ def _whole_arms(
     found = {}
     for arm in wanted or context.arms:
         held = read_predictions(folder, arm)
-        taggings = {tagging.id: tagging for tagging in held.taggings}
-        if set(ids) <= taggings.keys():
-            ordered = [taggings[product_id] for product_id in ids]
-            found[arm] = ArmPredictions(list(ids), ordered, held.batches, held.setup_seconds)
+        if set(ids) <= set(held.ids):
+            found[arm] = held.only(ids)
         elif wanted:
-            raise RecipeError(f"{folder}: arm {arm} tagged {len(taggings)} of {len(ids)} products; leave it out")
+            raise RecipeError(f"{folder}: arm {arm} tagged {len(held.ids)} of {len(ids)} products; leave it out")
     if len(found) < 2:
         raise RecipeError(
             f"{folder}: {len(found)} of the arms with all {len(ids)} products; expected two or more to combine"

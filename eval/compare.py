@@ -24,6 +24,7 @@ from typing import Any
 
 from eval.report import read_results
 from eval.score import figures
+from eval.settings import split_names
 from eval.store import Context, has_predictions, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.errors import DataError, HangtagError, RecipeError
@@ -54,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not 0 <= arguments.margin < math.inf:
             raise RecipeError(f"--margin {arguments.margin}: expected a number from 0 on")
-        found = compare(arguments.old, arguments.new, arms=_split(arguments.arms))
-        gated = _split(arguments.figures)
+        found = compare(arguments.old, arguments.new, arms=split_names(arguments.arms))
+        gated = split_names(arguments.figures)
         regressions = _regressions(found, gated, arguments.margin)
     except HangtagError as error:
         print(f"eval.compare: {error}", file=sys.stderr)
@@ -105,10 +106,8 @@ def _paired(old: Path, new: Path, arm: str) -> list[dict[str, Any]] | None:
         return None
     context: Context = sides[0][0]
     functions = []
-    for side, products, held in sides:
-        position = {name: number for number, name in enumerate(held.ids)}
-        held.taggings = [held.taggings[position[name]] for name in ids]
-        held.ids = ids
+    for side, products, whole in sides:
+        held = whole.only(ids)
         found = figures(
             held.outcomes(products, side.vocabulary),
             [products[name] for name in ids],
@@ -185,10 +184,6 @@ def _text(found: dict[str, Any], regressions: Sequence[str], margin: float) -> s
     )
     lines += [f"Regression beyond {margin}: {line}" for line in regressions] or [f"No regression beyond {margin}."]
     return "\n".join(lines)
-
-
-def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 if __name__ == "__main__":

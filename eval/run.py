@@ -32,7 +32,7 @@ from typing import Any
 from eval.arms import Arm, ArmLoader, choose_arms, identity
 from eval.predict import Predictions, content_hash, open_log, predict, slug
 from eval.progress import ArmProgress
-from eval.settings import PERTURBATIONS, Evaluation
+from eval.settings import PERTURBATIONS, Evaluation, split_names
 from eval.store import FORMAT, Context, write_context, write_predictions, write_products
 from hangtag.catalog import Dataset, load_dataset
 from hangtag.config import load_recipe
@@ -167,7 +167,7 @@ def _recipe(arguments: argparse.Namespace) -> Evaluation:
     names = ("baseline", "limit", "llm_limit", "model", "engine", "shots", "seed", "resamples", "rate", "texts")
     overrides = {name: getattr(arguments, name) for name in (*names, "allow_unknown_gold")}
     overrides |= {
-        name: tuple(part.strip() for part in getattr(arguments, name).split(",") if part.strip())
+        name: split_names(getattr(arguments, name))
         for name in ("arms", "perturb")
         if getattr(arguments, name) is not None
     }

@@ -226,9 +226,7 @@ class _Scoreboard:
         if (arm, ids) not in self._draws:
             held = self._plain[arm]
             if ids != tuple(held.ids):
-                position = {name: number for number, name in enumerate(held.ids)}
-                taggings = [held.taggings[position[name]] for name in ids]
-                held = ArmPredictions(list(ids), taggings, [], 0.0)
+                held = held.only(ids)
             context = self._context
             functions = figures(
                 held.outcomes(self._products, context.vocabulary),

@@ -16,6 +16,11 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
 )  # fmt: skip
 
 
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Return the names of an option such as `--arms bert,linear`; none where it is not given."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
 class Endpoint(Recipe):
     """An OpenAI-compatible server for the arm `http`."""
 

@@ -87,6 +87,11 @@ class ArmPredictions:
             ],
         )
 
+    def only(self, ids: Sequence[str]) -> ArmPredictions:
+        """Return the taggings of the products `ids`, in their order; what they took stays behind."""
+        taggings = {tagging.id: tagging for tagging in self.taggings}
+        return ArmPredictions(list(ids), [taggings[product_id] for product_id in ids], [], 0.0)
+
     def confidences(self, products: Mapping[str, TestProduct]) -> Confidences:
         """Return the confidences of the predicted tags that carry one."""
         return Confidences.from_scores(

@@ -53,9 +53,11 @@ class WordTagger:
         number = int(product.id.rsplit("-", 1)[1])
         if number in self._unparsed:
             return Tagging(status="unparsed", reason="not JSON", **fields)
-        words = [tag for tag in self.vocabulary.names if tag in product.title.split()]
-        if number % 4 == 0:
-            words = ["blue" if tag == "red" else tag for tag in words]
+        words = self._words(product, number)
         violations = {"unknown": 1} if number in self._violations else {}
         tags = tuple(ScoredTag(tag=tag, confidence=0.6 + 0.3 * (number % 4 > 0)) for tag in words)
         return Tagging(tags=tags, violations=violations, **fields)
+
+    def _words(self, product, number):
+        words = [tag for tag in self.vocabulary.names if tag in product.title.split()]
+        return ["blue" if tag == "red" else tag for tag in words] if number % 4 == 0 else words

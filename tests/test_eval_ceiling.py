@@ -8,34 +8,26 @@ import eval.arms
 from eval.ceiling import main
 from eval.predict import Contestant
 from eval.run import main as run
-from hangtag.tagging import ScoredTag, Tagging
-from tests.eval_dataset import COLOURS, KINDS, write_dataset
+from tests.eval_dataset import COLOURS, KINDS, WordTagger, write_dataset
 
 ARMS = ("majority", "lexical", "nearest")
 
 
-class WrongColour:
+class WrongColour(WordTagger):
     """Answers what the title says, but the next colour for the products whose number `is_wrong` names."""
 
     name = "wrong colour"
 
     def __init__(self, vocabulary, is_wrong, unparsed=()):
-        self.vocabulary, self._is_wrong, self._unparsed = vocabulary, is_wrong, unparsed
+        super().__init__(vocabulary, unparsed=unparsed)
+        self._is_wrong = is_wrong
 
-    def tag(self, products):
-        return [self._tag(product) for product in products]
-
-    def _tag(self, product):
-        fields = {"id": product.id, "model": self.name, "vocabulary": self.vocabulary.fingerprint}
-        number = int(product.id.rsplit("-", 1)[1])
-        if number in self._unparsed:
-            return Tagging(status="unparsed", reason="not JSON", **fields)
+    def _words(self, product, number):
         colour, kind = product.title.split()[:2]
         if self._is_wrong(number):
             colour = COLOURS[(COLOURS.index(colour) + 1) % len(COLOURS)]
         # Every seventh product of the dataset has no colour in its labels.
-        names = [colour, kind] if number % 7 else [kind]
-        return Tagging(tags=tuple(ScoredTag(tag=name) for name in names), **fields)
+        return [colour, kind] if number % 7 else [kind]
 
 
 @pytest.fixture

@@ -64,6 +64,13 @@ def test_missing_data_is_one_line(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err
 
 
+def test_help_names_what_a_stopped_run_needs():
+    done = subprocess.run(
+        [sys.executable, "-m", "sft.train_bert", "--help"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert b"--resume" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def facets() -> TagVocabulary:
     return TagVocabulary(
