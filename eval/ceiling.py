@@ -19,6 +19,7 @@ is the path of ceiling.json. Exit codes: 0 done, 2 misused.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,13 +30,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.formats import interval, signed
+from eval.formats import interval, markdown_table, signed
 from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.errors import HangtagError, RecipeError
 from hangtag.manifest import write_json
-from hangtag.metrics import Outcomes
+from hangtag.metrics import Figure, Outcomes, Resampled
 
 NUM_ARMS = 3
 VOTE, PICK = "vote", "best pick"
@@ -124,24 +125,25 @@ def markdown(found: Mapping[str, Any]) -> str:
     columns = [*found["arms"], VOTE, ANY, NONE, ALIKE]
     lines = [f"# What is left to win: {found['dataset']['name']}", ""]
     lines += [f"{found['num_products']} test products, each facet by itself: the share that is right.", ""]
-    lines += ["| facet | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
-    for facet, shares in found["facets"].items():
-        lines.append(f"| {facet} | " + " | ".join(interval(shares[name]) for name in columns) + " |")
+    lines += markdown_table(
+        ["facet", *columns],
+        [[facet, *(interval(shares[name]) for name in columns)] for facet, shares in found["facets"].items()],
+    )
     lines += [
         "",
         f"`{ANY}`: at least one arm is right there; `{NONE}`: no arm is; `{ALIKE}`: no arm is, and all give the "
         "same answer. In brackets: 95 % intervals by bootstrap over products. Differences to "
         f"{found['baseline']} are paired:",
         "",
-        "| | exact match | set-F1 | Δ exact match | Δ set-F1 |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, row in found["sets"].items():
-        against = row["against"] or {}
-        cells = [interval(row["exact_match"]), interval(row["set_f1"])]
-        cells += [signed(against.get(figure)) for figure in ("exact_match", "set_f1")]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += [
+        *markdown_table(
+            ["", "exact match", "set-F1", "Δ exact match", "Δ set-F1"],
+            [
+                [name]
+                + [interval(row[figure]) for figure in ("exact_match", "set_f1")]
+                + [signed((row["against"] or {}).get(figure)) for figure in ("exact_match", "set_f1")]
+                for name, row in found["sets"].items()
+            ],
+        ),
         "",
         f"`{VOTE}`: in each facet the answer that most arms gave; `{PICK}`: in each facet the answer of an arm "
         "that is right there, if one is, which no choice between these arms can exceed.",
@@ -205,50 +207,41 @@ def _whole_arms(
 def _shares(columns: Mapping[str, NDArray[np.bool_]], context: Context) -> dict[str, Any]:
     """Return the share of products of each column, with its interval."""
     num_products = len(next(iter(columns.values())))
-    values = {name: column.astype(np.float64) for name, column in columns.items()}
-    draws = _draw(
-        lambda w: {name: w @ column / num_products for name, column in values.items()}, num_products, context
+    found = _resample(
+        {name: functools.partial(_share, column.astype(np.float64)) for name, column in columns.items()},
+        num_products,
+        context,
     )
-    return {
-        name: asdict(metrics.estimate(float(column.mean()), draws[name], share_of=num_products))
-        for name, column in values.items()
-    }
+    return {name: asdict(found.estimate(name, share_of=num_products)) for name in columns}
+
+
+def _share(column: NDArray[np.float64], weights: Any) -> Any:
+    return column.mean() if weights is None else weights @ column / len(column)
 
 
 def _differences(compared: Mapping[str, Outcomes], baseline: str, context: Context) -> dict[str, Any]:
     """Return exact match and set-F1 of each, and by how much they exceed the baseline's."""
-    functions = {"exact_match": metrics.exact_match, "set_f1": metrics.set_f1}
-    num_products = len(compared[baseline])
-    values, draws = {}, {}
-    for name, outcomes in compared.items():
-        values[name] = {figure: float(function(outcomes, None)) for figure, function in functions.items()}
-        draws[name] = _draw(
-            lambda w, of=outcomes: {figure: function(of, w) for figure, function in functions.items()},  # type: ignore[misc]
-            num_products,
-            context,
+    both = (metrics.exact_match, metrics.set_f1)
+    found = {
+        name: _resample(
+            {metric.__name__: functools.partial(metric, outcomes) for metric in both}, len(outcomes.gold), context
         )
+        for name, outcomes in compared.items()
+    }
     return {
-        name: {figure: asdict(metrics.estimate(values[name][figure], draws[name][figure])) for figure in functions}
+        name: {figure: asdict(own.estimate(figure)) for figure in own.values}
         | {
             "against": None
             if name == baseline
-            else {
-                figure: asdict(
-                    metrics.difference(
-                        values[name][figure] - values[baseline][figure],
-                        draws[name][figure] - draws[baseline][figure],
-                    )
-                )
-                for figure in functions
-            }
+            else {figure: asdict(change) for figure, change in own.exceeds(found[baseline]).items()}
         }
-        for name in compared
+        for name, own in found.items()
     }
 
 
-def _draw(functions: Any, num_products: int, context: Context) -> dict[str, Any]:
+def _resample(figures: Mapping[str, Figure], num_products: int, context: Context) -> Resampled:
     recipe = context.recipe
-    return metrics.draw(functions, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
+    return metrics.resample(figures, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
 
 
 if __name__ == "__main__":

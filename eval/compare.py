@@ -15,6 +15,7 @@ Output contract: a table on stdout, the last line one JSON document. Exit codes:
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 from eval.report import read_results
 from eval.score import figures
 from eval.settings import split_names
-from eval.store import Context, has_predictions, read_context, read_predictions, read_products
+from eval.store import has_predictions, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.errors import DataError, HangtagError, RecipeError
 
@@ -104,11 +105,11 @@ def _paired(old: Path, new: Path, arm: str) -> list[dict[str, Any]] | None:
     ids = [name for name in sides[0][2].ids if name in shared]
     if not ids:
         return None
-    context: Context = sides[0][0]
-    functions = []
+    recipe = sides[0][0].recipe
+    found = []
     for side, products, whole in sides:
         held = whole.only(ids)
-        found = figures(
+        functions = figures(
             held.outcomes(products, side.vocabulary),
             [products[name] for name in ids],
             side.vocabulary,
@@ -116,23 +117,16 @@ def _paired(old: Path, new: Path, arm: str) -> list[dict[str, Any]] | None:
         )
         confidences = held.confidences(products)
         if len(confidences):
-            found["calibration_error"] = lambda w, c=confidences: metrics.calibration_error(c, w)  # type: ignore[misc]
-        functions.append(found)
-    draws = [
-        metrics.draw(
-            lambda w, named=named: {name: function(w) for name, function in named.items()},  # type: ignore[misc]
-            len(ids),
-            num_resamples=context.recipe.resamples,
-            seed=context.recipe.seed,
-        )
-        for named in functions
+            functions["calibration_error"] = functools.partial(metrics.calibration_error, confidences)
+        found.append(metrics.resample(functions, len(ids), num_resamples=recipe.resamples, seed=recipe.seed))
+    before, after = found
+    changes = after.exceeds(before)
+    rows = [
+        _row(arm, name, a, after.values[name], changes[name].low, changes[name].high, "paired")
+        for name, a in before.values.items()
+        if name in changes
     ]
-    rows = []
-    for name in functions[0].keys() & functions[1].keys():
-        a, b = (float(side[name](None)) for side in functions)
-        change = metrics.difference(b - a, draws[1][name] - draws[0][name])
-        rows.append(_row(arm, name, a, b, change.low, change.high, "paired"))
-    return sorted((row for row in rows if row), key=lambda row: list(functions[0]).index(row["figure"]))
+    return [row for row in rows if row]
 
 
 def _by_intervals(old: dict[str, Any], new: dict[str, Any], arm: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import markupsafe
@@ -64,6 +64,28 @@ def signed(difference: Mapping[str, float | None] | None) -> str:
         return "–"
     parts = [f"{difference[name]:+.3f}".replace("-", "−") for name in ("value", "low", "high")]
     return f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+def markdown_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()
+) -> list[str]:
+    """Return the lines of a Markdown table, cells shown as they are; columns named in `right` are set right.
+
+    >>> markdown_table(["tag", "products"], [["a|b", "3"]], right=["products"])
+    ['| tag | products |', '| --- | ---: |', '| a\\\\|b | 3 |']
+    """
+    lines = [head, ["---:" if name in right else "---" for name in head]]
+    lines += [[markdown_text(cell) for cell in row] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def markdown_text(text: str) -> str:
+    """Return text of a shop as one line of Markdown that shows it as it is.
+
+    >>> markdown_text("a|b <i>")
+    'a\\\\|b &lt;i>'
+    """
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:

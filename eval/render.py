@@ -9,7 +9,18 @@ from typing import Any
 
 import jinja2
 
-from eval.formats import answer_text, breakable, interval, p_value, shade, signed, significant, verdict
+from eval.formats import (
+    answer_text,
+    breakable,
+    interval,
+    markdown_table,
+    markdown_text,
+    p_value,
+    shade,
+    signed,
+    significant,
+    verdict,
+)
 from eval.plots import pareto_front, plots
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
@@ -193,11 +204,11 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["No pair.", ""]
     lines += [f"## The {len(results['worst'])} worst products of {results['best']}", ""]
     for row in results["worst"]:
-        lines += [f"- `{row['id']}` " + _escape(row.get("text", ""))]
+        lines += [f"- `{row['id']}` " + markdown_text(row.get("text", ""))]
         if "gold" in row:
-            lines += [f"  - gold: {_escape(', '.join(row['gold'])) or 'no tag'}"]
+            lines += [f"  - gold: {markdown_text(', '.join(row['gold'])) or 'no tag'}"]
         lines += [
-            f"  - {arm} ({answer['set_f1']:.2f}): {_escape(answer_text(answer))}"
+            f"  - {arm} ({answer['set_f1']:.2f}): {markdown_text(answer_text(answer))}"
             for arm, answer in row["arms"].items()
         ]
     lines += ["", "## How this was made", ""]
@@ -371,10 +382,4 @@ def _bullets(items: Any) -> list[str]:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return [*lines, *("| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows), ""]
-
-
-def _escape(text: str) -> str:
-    """Return text of a shop as Markdown that shows it as it is."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return [*markdown_table(head, rows), ""]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.formats import interval, significant
+from eval.formats import interval, markdown_table, significant
 from eval.store import FORMAT
 from hangtag.errors import DataError, HangtagError
 
@@ -68,24 +68,21 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def results_table(results: Sequence[tuple[Path, dict[str, Any]]], root: Path) -> str:
     """Return the Markdown table of several evaluations, one row an arm, links relative to `root`."""
-    lines = [
-        "| dataset | arm | products | exact match | set-F1 | micro-F1 | products/s |",
-        "| --- | --- | ---: | --- | --- | --- | ---: |",
-    ]
-    notes = []
+    rows, notes = [], []
     for path, found in results:
         name = found["dataset"]["name"]
         for arm, held in found["arms"].items():
             figures = [interval(held["figures"][figure]) for figure in ("exact_match", "set_f1", "micro_f1")]
             speed = significant(held["efficiency"]["products_per_s"]["value"])
             shown = f"**{arm}**" if arm == found["best"] else arm
-            lines.append(f"| {name} | {shown} | {held['num_products']} | {' | '.join(figures)} | {speed} |")
+            rows.append([name, shown, str(held["num_products"]), *figures, speed])
         made = found["provenance"]
         commit = (made["commit"] or "no commit")[:7] + ("+" if made["dirty"] else "")
         link = Path(os.path.relpath(path.parent, root)) / "report.md"
         notes.append(f"[{name}]({link.as_posix()}): {made['date'][:10]}, commit {commit}")
     notes_line = "In brackets: 95 % intervals by bootstrap over products. " + "; ".join(notes) + "."
-    return "\n".join([*lines, "", notes_line])
+    head = ["dataset", "arm", "products", "exact match", "set-F1", "micro-F1", "products/s"]
+    return "\n".join([*markdown_table(head, rows, right=("products", "products/s")), "", notes_line])
 
 
 def replace_table(text: str, table: str, source: str) -> str:

@@ -16,7 +16,7 @@ from eval.predict import Batch, content_hash
 from eval.store import FORMAT, ArmPredictions, Context, TestProduct, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.manifest import provenance, write_json
-from hangtag.metrics import Outcomes
+from hangtag.metrics import Figure, Outcomes, Resampled
 from hangtag.vocabulary import TagVocabulary
 
 FEWEST_PRODUCTS = 30
@@ -24,7 +24,6 @@ NUM_WORST = 20
 NUM_CONFUSED = 20
 _TEXT_LENGTH = 400
 
-Figure = Callable[[Any], Any]
 _SET_METRICS = (
     metrics.exact_match,
     metrics.set_f1,
@@ -145,19 +144,19 @@ class _Scoreboard:
         self._products = products
         self._plain = plain
         self._outcomes = {arm: held.outcomes(products, context.vocabulary) for arm, held in plain.items()}
-        self._draws: dict[tuple[str, tuple[str, ...]], tuple[dict[str, float], dict[str, Any]]] = {}
+        self._resampled: dict[tuple[str, tuple[str, ...]], Resampled] = {}
 
     def arm(self, arm: str) -> dict[str, Any]:
         """Return the figures of one arm, its confidences, what was invalid, and its distance to the baseline."""
         held = self._plain[arm]
-        values, draws = self._figures(arm, tuple(held.ids))
+        found = self._figures(arm, tuple(held.ids))
         confidences = held.confidences(self._products)
         return {
             "num_products": len(held.ids),
             "is_reliable": len(held.ids) >= FEWEST_PRODUCTS,
             "figures": {
-                name: asdict(metrics.estimate(value, draws[name], share_of=self._share_of(name, held.ids)))
-                for name, value in values.items()
+                name: asdict(found.estimate(name, share_of=self._share_of(name, held.ids)))
+                for name in found.values
             },
             "against": self._against(arm),
             "invalid": _invalid(held, self._context.vocabulary),
@@ -168,20 +167,19 @@ class _Scoreboard:
 
     def robustness(self, arm: str, perturbed: ArmPredictions) -> dict[str, Any]:
         """Return set-F1 under a perturbation and its change, paired over the same products."""
-        values = {
-            name: metrics.product_f1(outcomes)
-            for name, outcomes in (
-                ("plain", self._outcomes[arm]),
-                ("perturbed", perturbed.outcomes(self._products, self._context.vocabulary)),
+        num_products = len(perturbed.ids)
+        plain, other = (
+            self._resample({"set_f1": functools.partial(metrics.set_f1, outcomes)}, num_products)
+            for outcomes in (
+                self._outcomes[arm],
+                perturbed.outcomes(self._products, self._context.vocabulary),
             )
-        }
-        change = values["perturbed"] - values["plain"]
-        draws = self._draw(lambda w: {"change": w @ change / len(change)}, len(change))["change"]
+        )
         return {
-            "set_f1": float(values["perturbed"].mean()),
-            "change": asdict(metrics.difference(float(change.mean()), draws)),
+            "set_f1": other.values["set_f1"],
+            "change": asdict(other.exceeds(plain)["set_f1"]),
             "num_changed": sum(perturbed.changed or []),
-            "num_products": len(change),
+            "num_products": num_products,
         }
 
     def worst(self, best: str, *, texts: bool) -> list[dict[str, Any]]:
@@ -221,9 +219,9 @@ class _Scoreboard:
             "tags": {name: len(tags) for name, tags in metrics.frequency_groups(counts).items()},
         }
 
-    def _figures(self, arm: str, ids: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return each figure over the products `ids`, plain and resampled."""
-        if (arm, ids) not in self._draws:
+    def _figures(self, arm: str, ids: tuple[str, ...]) -> Resampled:
+        """Return each figure over the products `ids`."""
+        if (arm, ids) not in self._resampled:
             held = self._plain[arm]
             if ids != tuple(held.ids):
                 held = held.only(ids)
@@ -241,10 +239,8 @@ class _Scoreboard:
                     functions[f"coverage_at_{percent}"] = functools.partial(
                         metrics.coverage_at, confidences, percent / 100
                     )
-            values = {name: float(function(None)) for name, function in functions.items()}
-            draws = self._draw(lambda w: {name: function(w) for name, function in functions.items()}, len(ids))
-            self._draws[arm, ids] = values, draws
-        return self._draws[arm, ids]
+            self._resampled[arm, ids] = self._resample(functions, len(ids))
+        return self._resampled[arm, ids]
 
     def _share_of(self, name: str, ids: Sequence[str]) -> int | None:
         """Return the number of products that a figure is a share of; None if it is no share."""
@@ -253,9 +249,9 @@ class _Scoreboard:
         parts = _parts([self._products[product_id] for product_id in ids])
         return next((int(mask.sum()) for part, mask in parts.items() if name == f"{part}_exact_match"), None)
 
-    def _draw(self, functions: Any, num_products: int) -> dict[str, Any]:
+    def _resample(self, functions: Mapping[str, Figure], num_products: int) -> Resampled:
         recipe = self._context.recipe
-        return metrics.draw(functions, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
+        return metrics.resample(functions, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
 
     def _against(self, arm: str) -> dict[str, Any] | None:
         """Return the differences to the baseline over the products of both; None for the baseline itself."""
@@ -266,16 +262,11 @@ class _Scoreboard:
         ids = tuple(name for name in self._products if name in shared)
         if not ids:
             return None
-        mine, my_draws = self._figures(arm, ids)
-        theirs, their_draws = self._figures(baseline, ids)
+        found = self._figures(arm, ids).exceeds(self._figures(baseline, ids))
         return {
             "baseline": baseline,
             "num_products": len(ids),
-            "figures": {
-                name: asdict(metrics.difference(mine[name] - theirs[name], my_draws[name] - their_draws[name]))
-                for name in mine
-                if name in theirs
-            },
+            "figures": {name: asdict(difference) for name, difference in found.items()},
         }
 
 
@@ -326,25 +317,19 @@ def _efficiency(held: ArmPredictions, rate: float | None, resamples: int, seed: 
     batches = held.batches
     size = np.array([batch.num_products for batch in batches], dtype=float)
     seconds = np.array([batch.seconds for batch in batches], dtype=float)
-    functions: dict[str, Figure] = {"products_per_s": lambda w: w @ size / np.maximum(w @ seconds, 1e-9)}
+    functions: dict[str, Figure] = {"products_per_s": functools.partial(_ratio, size, seconds)}
     for name in ("prompt_tokens", "output_tokens"):
         if all(getattr(batch, name) is not None for batch in batches):
-            functions[name] = functools.partial(_mean_a_product, _tokens(batches, name), size)
+            functions[name] = functools.partial(_ratio, _tokens(batches, name), size)
     if rate:
-        functions["cost_per_1000"] = lambda w: rate / 3.6 * (w @ seconds) / (w @ size)
-    values = {name: float(function(np.ones(len(batches)))) for name, function in functions.items()}
-    draws: dict[str, Any] = dict.fromkeys(functions, np.array([math.nan]))
-    if len(batches) > 1:
-        draws = metrics.draw(
-            lambda w: {name: function(w) for name, function in functions.items()},
-            len(batches),
-            num_resamples=resamples,
-            seed=seed,
-        )
+        functions["cost_per_1000"] = functools.partial(_ratio, rate / 3.6 * seconds, size)
+    found = metrics.resample(functions, len(batches), num_resamples=resamples, seed=seed)
+    if len(batches) == 1:
+        found = Resampled(found.values, dict.fromkeys(functions, np.array([math.nan])))
     return {
         "seconds": float(seconds.sum()),
         "setup_seconds": held.setup_seconds,
-        "efficiency": {name: asdict(metrics.estimate(values[name], draws[name])) for name in functions},
+        "efficiency": {name: asdict(found.estimate(name)) for name in functions},
     }
 
 
@@ -352,8 +337,11 @@ def _tokens(batches: Sequence[Batch], name: str) -> Any:
     return np.array([getattr(batch, name) for batch in batches], dtype=float)
 
 
-def _mean_a_product(totals: Any, size: Any, weights: Any) -> Any:
-    return weights @ totals / (weights @ size)
+def _ratio(above: Any, below: Any, weights: Any) -> Any:
+    """Return the ratio of two totals; a total of no time counts as a nanosecond."""
+    if weights is None:
+        weights = np.ones(len(above))
+    return weights @ above / np.maximum(weights @ below, 1e-9)
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,6 +13,7 @@ sweep.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -24,10 +25,12 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from eval.formats import interval, signed
+from eval.formats import interval, markdown_table, signed
+from hangtag import metrics
 from hangtag.catalog import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
+from hangtag.metrics import Resampled
 from hangtag.product import Product
 from sft.labelled import draw
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
@@ -37,7 +40,9 @@ from sft.train_bert import BertRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 _LABELS = {"set_f1": "set-F1", "exact_match": "exact match"}
-
+_COLUMNS = (
+    "variant", "products learned from", "epochs", "exact match", "set-F1", "against", "Δ exact match", "Δ set-F1"
+)  # fmt: skip
 
 _RECIPES: dict[str, type[Recipe]] = {"language_model": TrainRecipe, "bert": BertRecipe, "linear": LinearRecipe}
 
@@ -154,26 +159,22 @@ class Comparison:
         self._dataset = dataset
         self._gold = {product.id: frozenset(product.tags or ()) for product in dataset.validation}
         self._ids: list[str] = []
-        self._measured: dict[str, dict[str, tuple[float, Any]]] = {}
+        self._measured: dict[str, Resampled] = {}
 
     def add(self, name: str, variant: Variant, run: Path) -> None:
         """Measure the variant's run; `against` is None where that variant has failed or there is none.
 
         Raises RecipeError: its run has tagged other products than the first.
         """
-        from hangtag import metrics
-
         tagged = _tagged(run)
         self._ids = self._ids or list(tagged)
         if self._ids != list(tagged):
             raise RecipeError(f"variant {name!r}: measured on other products than the first; give both one seed")
-        measured = _bootstrapped([self._gold[product_id] for product_id in tagged], list(tagged.values()))
+        measured = _measured([self._gold[product_id] for product_id in tagged], list(tagged.values()))
         against: dict[str, Any] | None = None
         if variant.against in self._measured:
-            against = {"variant": variant.against}
-            for figure, (value, draws) in self._measured[variant.against].items():
-                own, own_draws = measured[figure]
-                against[figure] = asdict(metrics.difference(own - value, own_draws - draws))
+            changes = measured.exceeds(self._measured[variant.against])
+            against = {"variant": variant.against} | {figure: asdict(change) for figure, change in changes.items()}
         self._measured[name] = measured
         trained = json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))
         self.variants[name] = {
@@ -182,7 +183,7 @@ class Comparison:
             "num_train": trained["num_train"],
             "epochs": trained.get("epochs"),
             "samples_per_s": trained.get("since_start_or_resume", {}).get("samples_per_s"),
-            **{figure: asdict(metrics.estimate(*pair)) for figure, pair in measured.items()},
+            **{figure: asdict(measured.estimate(figure)) for figure in measured.values},
             "against": against,
         }
 
@@ -207,17 +208,13 @@ def _tagged(run: Path) -> dict[str, frozenset[str]]:
     return {tagging.id: frozenset(tagging.names) for tagging in taggings}
 
 
-def _bootstrapped(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> dict[str, tuple[float, Any]]:
-    """Return each figure's value, and its values on bootstrap resamples that are the same for every variant."""
-    from hangtag import metrics
-
+def _measured(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> Resampled:
+    """Return exact match and set-F1, over resamples that are the same for every variant."""
     outcomes = metrics.Outcomes.from_sets(gold, predicted)
-
-    def figures(weights: Any) -> dict[str, Any]:
-        return {"exact_match": metrics.exact_match(outcomes, weights), "set_f1": metrics.set_f1(outcomes, weights)}
-
-    draws = metrics.draw(figures, len(gold))
-    return {figure: (float(value), draws[figure]) for figure, value in figures(None).items()}
+    figures = {
+        metric.__name__: functools.partial(metric, outcomes) for metric in (metrics.exact_match, metrics.set_f1)
+    }
+    return metrics.resample(figures, len(gold))
 
 
 def _write(results: dict[str, Any], out: Path) -> None:
@@ -235,9 +232,8 @@ def _table(results: dict[str, Any]) -> str:
         f"{results['num_products']} validation products of {results['data']['folder']}; in brackets 95 % "
         "intervals, differences by paired bootstrap.",
         "",
-        "| variant | products learned from | epochs | exact match | set-F1 | against | Δ exact match | Δ set-F1 |",
-        "| --- | ---: | ---: | --- | --- | --- | --- | --- |",
     ]
+    rows = []
     for name, variant in results["variants"].items():
         against = variant["against"]
         cells = [name, f"{variant['num_train']:,}", "" if variant["epochs"] is None else f"{variant['epochs']:g}"]
@@ -246,7 +242,8 @@ def _table(results: dict[str, Any]) -> str:
             cells += [against["variant"], signed(against["exact_match"]), signed(against["set_f1"])]
         else:
             cells += ["", "", ""]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
+    lines += markdown_table(_COLUMNS, rows, right=("products learned from", "epochs"))
     return "\n".join(lines) + "\n"
 
 

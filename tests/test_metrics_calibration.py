@@ -1,7 +1,7 @@
 """Calibration and bootstrap on small tables."""
 
+import functools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -87,8 +87,9 @@ def test_interval_of_a_share_is_the_binomial_one():
     hits = [frozenset("a")] * 400
     predicted = [frozenset("a")] * 300 + [frozenset("b")] * 100
     outcomes = Outcomes.from_sets(hits, predicted)
-    draws = metrics.draw(lambda w: {"exact": metrics.exact_match(outcomes, w)}, 400, num_resamples=4000)
-    found = metrics.estimate(0.75, draws["exact"])
+    exact = {"exact": functools.partial(metrics.exact_match, outcomes)}
+    found = metrics.resample(exact, 400, num_resamples=4000).estimate("exact")
+    assert found.value == 0.75
     half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     assert found.low == pytest.approx(0.75 - half, abs=0.005)
     assert found.high == pytest.approx(0.75 + half, abs=0.005)
@@ -110,15 +111,32 @@ def test_p_of_a_difference():
     assert one_in_twenty_below.p == pytest.approx(2 * 50 / 1000)
 
 
-def test_a_thousand_resamples_of_a_whole_test_split_take_seconds():
+def test_resamples_in_parts_are_those_of_one_piece(monkeypatch):
     generator = np.random.default_rng(0)
-    names = [f"t{n}" for n in range(216)]
-    rows = [frozenset(generator.choice(names, 6)) for _ in range(2000)]
-    outcomes = Outcomes.from_sets(rows, rows[::-1])
-    start = time.perf_counter()
-    draws = metrics.draw(lambda w: {"macro": metrics.macro_f1(outcomes, w)}, 2000)
-    assert draws["macro"].shape == (1000,)
-    assert time.perf_counter() - start < 30
+    names = [f"t{n}" for n in range(20)]
+    rows = [frozenset(generator.choice(names, 6)) for _ in range(50)]
+    figures = {"macro": functools.partial(metrics.macro_f1, Outcomes.from_sets(rows, rows[::-1]))}
+    whole = metrics.resample(figures, 50, num_resamples=101)
+    monkeypatch.setattr("hangtag.metrics.bootstrap._CELLS", 50 * 7)
+    parts = metrics.resample(figures, 50, num_resamples=101)
+    assert whole.draws["macro"].shape == (101,)
+    assert (whole.draws["macro"] == parts.draws["macro"]).all()
+
+
+def test_a_difference_is_paired():
+    gold = [frozenset("a")] * 100
+    few, more = ([frozenset("a")] * right + [frozenset("b")] * (100 - right) for right in (50, 60))
+    one, other = (
+        metrics.resample({"exact": functools.partial(metrics.exact_match, Outcomes.from_sets(gold, answers))}, 100)
+        for answers in (few, more)
+    )
+    found = other.exceeds(one)["exact"]
+    assert found.value == pytest.approx(0.1)
+    # The ten products that differ are all right in one of them, so each resample has it ahead.
+    assert 0 < found.low < 0.1 < found.high
+    assert one.estimate("exact").high > other.estimate("exact").low
+    nothing_shared = metrics.Resampled({"other": 0.5}, {"other": np.array([0.5])})
+    assert other.exceeds(nothing_shared) == {}
 
 
 def test_none_or_all_right_is_not_certainty():

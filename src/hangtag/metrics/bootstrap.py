@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ LEVEL = 0.95
 NUM_RESAMPLES = 1000
 _CELLS = 4_000_000
 
-Figures = Callable[[FloatArray | None], Mapping[str, FloatArray]]
+Figure = Callable[[FloatArray | None], Any]
+"""Maps weights (some, num_products) to values (some,); None to the one value over the products as they are."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,29 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """Figures by name: their values over some products, and over resamples of these, shape (num_resamples,)."""
+
+    values: dict[str, float]
+    draws: dict[str, FloatArray]
+
+    def estimate(self, name: str, *, share_of: int | None = None) -> Estimate:
+        """Return a figure with its interval, see `estimate`."""
+        return estimate(self.values[name], self.draws[name], share_of=share_of)
+
+    def exceeds(self, other: Resampled) -> dict[str, Difference]:
+        """Return by how much the figures of both exceed the other's, by name.
+
+        Both must come from `resample` with the same products in the same order, seed and number of resamples.
+        """
+        return {
+            name: difference(value - other.values[name], self.draws[name] - other.draws[name])
+            for name, value in self.values.items()
+            if name in other.values
+        }
+
+
 def resample_weights(num_products: int, *, num_resamples: int, seed: int) -> Iterator[FloatArray]:
     """Yield how often each product is drawn in each resample, shapes (some, num_products), `num_resamples` rows
     in all.
@@ -52,17 +77,18 @@ def resample_weights(num_products: int, *, num_resamples: int, seed: int) -> Ite
         yield counts.reshape(num_rows, num_products).astype(np.float64)
 
 
-def draw(
-    figures: Figures, num_products: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> dict[str, FloatArray]:
-    """Return each figure over all resamples of the products, shape (num_resamples,).
-
-    `figures` maps weights (some, num_products) to named arrays of shape (some,).
-    """
-    parts = [
-        figures(weights) for weights in resample_weights(num_products, num_resamples=num_resamples, seed=seed)
-    ]
-    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+def resample(
+    figures: Mapping[str, Figure], num_products: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Resampled:
+    """Return each figure over the products, and over resamples of them."""
+    parts: dict[str, list[FloatArray]] = {name: [] for name in figures}
+    for weights in resample_weights(num_products, num_resamples=num_resamples, seed=seed):
+        for name, figure in figures.items():
+            parts[name].append(np.atleast_1d(figure(weights)))
+    return Resampled(
+        values={name: float(figure(None)) for name, figure in figures.items()},
+        draws={name: np.concatenate(found) for name, found in parts.items()},
+    )
 
 
 def estimate(value: float, draws: FloatArray, *, share_of: int | None = None) -> Estimate:
