@@ -7,10 +7,10 @@ import sys
 import time
 from typing import Any, TypeVar
 
-from hangtag.config import Recipe
 from hangtag.errors import RecipeError
+from sft.recipe import TrainingRecipe
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=TrainingRecipe)
 _PLAIN_ATTENTION_TOKENS = 192
 
 

@@ -12,8 +12,6 @@ Exit codes: 0 done, 1 failed, 2 misused.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import random
@@ -24,16 +22,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hangtag.config import Recipe
-from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from hangtag.errors import DataError, MissingExtra
 from sft.machine import keep_freed_memory, surroundings, with_number_format
-from sft.recipe import TRAINER_DEFAULTS
+from sft.program import TrainingProgram
+from sft.recipe import TRAINER_DEFAULTS, TrainingRecipe
 from sft.run_directory import (
     CHECKPOINTS,
     METRICS_FILE,
-    check_trainer_options,
     last_checkpoint,
-    open_run,
     save_recipe,
 )
 
@@ -51,7 +47,7 @@ _OURS = frozenset(
 )
 
 
-class PretrainRecipe(Recipe):
+class PretrainRecipe(TrainingRecipe):
     """Settings of one run over unlabelled text."""
 
     model: str
@@ -68,33 +64,6 @@ class PretrainRecipe(Recipe):
     """A text file, one document a line, mixed in so that general language is not forgotten."""
     general_share: float = Field(default=0.1, ge=0, lt=1)
     """Documents of `general` among all that are read."""
-    limit: int | None = Field(default=None, ge=1)
-    """Read that many products only, drawn with the seed."""
-    checkpoint_minutes: float = Field(default=10.0, ge=0)
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    """Options of TRL's SFTConfig under their own names; they win over the defaults."""
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Read the catalogue, or go on reading, and write the run directory; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sft.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", nargs="?", help="YAML file, see PretrainRecipe; a resumed run has its own")
-    parser.add_argument("--texts", required=True, type=Path, metavar="IN", help="the catalogue")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run directory to write")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    options = parser.parse_args(argv)
-    try:
-        if not options.recipe and not options.resume:
-            raise RecipeError("no recipe: give one of sft/recipes/, or --resume")
-        recipe = open_run(options.out, options.recipe, PretrainRecipe, resume=options.resume)
-        check_trainer_options(recipe.trainer, "trl.SFTConfig", _OURS)
-        print(json.dumps(pretrain(recipe, options.texts, options.out, resume=options.resume)))
-    except HangtagError as error:
-        print(f"sft.pretrain: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
 
 
 def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) -> dict[str, Any]:
@@ -157,6 +126,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
     _save_merged(trainer, recipe, source, tokenizer, out)
     metrics = {
         "num_documents": len(read),
+        "steps": trainer.state.global_step,
         "perplexity_before": round(before, 3),
         "perplexity_after": round(after, 3),
     }
@@ -219,6 +189,20 @@ def _save_merged(trainer: Any, recipe: PretrainRecipe, source: str, tokenizer: A
         model = peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
+
+
+main = TrainingProgram(
+    name="sft.pretrain",
+    description=__doc__,
+    recipe=PretrainRecipe,
+    trainer_options="trl.SFTConfig",
+    set_here=_OURS,
+    train=pretrain,
+    when_out_of_memory="trainer.per_device_train_batch_size and raise trainer.gradient_accumulation_steps by the "
+    "same factor, set trainer.gradient_checkpointing: true, or lower stretch",
+    source="texts",
+    source_help="the catalogue: .jsonl, .csv, also .gz, or .parquet",
+).main
 
 
 if __name__ == "__main__":

@@ -30,6 +30,19 @@ Method = Literal["qlora", "lora", "dora", "adalora", "full", "prefix"]
 Order = Literal["facet", "frequency", "random", "free"]
 
 
+class TrainingRecipe(Recipe):
+    """What the recipe of every training program has."""
+
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    """Minutes between checkpoints; 0 writes one every step."""
+    limit: int | None = Field(default=None, ge=1)
+    """Train on that many products only, drawn with the seed; a smaller number draws a part of a larger one's."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Options of the trainer's configuration class (TRL's SFTConfig; of BERT transformers' TrainingArguments)
+    under their own names; they win over the program's defaults. Where neither `bf16` nor `fp16` is given, a probe
+    of a fraction of a second chooses."""
+
+
 class Augmentation(Recipe):
     """Changes to training products, each drawn anew every epoch; the share of products that get it, 0: off."""
 
@@ -51,7 +64,7 @@ class Replay(Recipe):
     """Old products in the training data, as a share of all."""
 
 
-class TrainRecipe(Recipe):
+class TrainRecipe(TrainingRecipe):
     """Settings of one fine-tuning run."""
 
     model: str
@@ -99,9 +112,6 @@ class TrainRecipe(Recipe):
     compile: bool = False
     """Whether torch compiles the model's layers: half a minute at the start, then a CPU trains a quarter faster.
     Needs a C++ compiler."""
-    limit: int | None = Field(default=None, ge=1)
-    """Train on that many training products only, drawn with the seed; a smaller number draws a part of a larger
-    one's."""
     validate_on: int = Field(default=300, ge=1)
     """Validation products, drawn with the seed, that are tagged to measure set-F1 during training."""
     validations_per_epoch: int = Field(default=4, ge=1)
@@ -110,11 +120,6 @@ class TrainRecipe(Recipe):
     """Training stops after this many validations in a row without a better set-F1."""
     calibrate_on: int = Field(default=1000, ge=1)
     """Validation products, drawn with the seed, whose taggings confidences are calibrated on."""
-    checkpoint_minutes: float = Field(default=10.0, ge=0)
-    """Minutes between checkpoints; 0 writes one every step."""
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    """Options of TRL's SFTConfig under their own names; they win over the defaults of `sft.train`. Where neither
-    `bf16` nor `fp16` is given, a probe of a fraction of a second chooses."""
 
     @property
     def template(self) -> Path:

@@ -15,8 +15,9 @@ import yaml
 from hangtag.bulk.durable import write_durably
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import DataError, MissingExtra, RecipeError
+from sft.recipe import TrainingRecipe
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=TrainingRecipe)
 
 CHECKPOINTS = "checkpoints"
 CHECK_FILE = "check.jsonl"

@@ -14,8 +14,6 @@ metrics. `--resume` continues a run that was stopped in any way from its last ch
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import shutil
@@ -24,17 +22,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hangtag.errors import HangtagError, MissingExtra, RecipeError
+from hangtag.errors import MissingExtra, RecipeError
 from sft.machine import compile_layers, keep_freed_memory, surroundings, with_number_format
+from sft.program import TrainingProgram
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 from sft.run_directory import (
     CHECK_FILE,
     CHECKPOINTS,
     METRICS_FILE,
     TAGGINGS_FILE,
-    check_trainer_options,
     last_checkpoint,
-    open_run,
     save_recipe,
 )
 
@@ -59,39 +56,7 @@ _OURS = frozenset(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, or resume, and write the run directory; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sft.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", nargs="?", help="YAML file, see sft/recipe.py; a resumed run has its own")
-    parser.add_argument("--data", required=True, help="labelled dataset: train, validation, vocabulary.json")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run directory to write")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    options = parser.parse_args(argv)
-    try:
-        if not options.recipe and not options.resume:
-            raise RecipeError("no recipe: give one of sft/recipes/, or --resume")
-        recipe = open_run(options.out, options.recipe, TrainRecipe, resume=options.resume)
-        check_trainer_options(recipe.trainer, "trl.SFTConfig", _OURS)
-        print(json.dumps(train(recipe, options.data, options.out, resume=options.resume)))
-    except HangtagError as error:
-        print(f"sft.train: {error}", file=sys.stderr)
-        return error.exit_code
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        print(
-            "sft.train: out of memory. Lower trainer.per_device_train_batch_size and raise "
-            "trainer.gradient_accumulation_steps by the same factor, set trainer.gradient_checkpointing: true, or "
-            "lower title, description and attributes; then start again (a resumed run keeps its recipe)",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
-
-
-def train(recipe: TrainRecipe, data: str, out: Path, *, resume: bool) -> dict[str, Any]:
+def train(recipe: TrainRecipe, data: Path, out: Path, *, resume: bool) -> dict[str, Any]:
     """Run or resume the training in `out` and return the validation metrics."""
     keep_freed_memory()
     try:
@@ -291,10 +256,16 @@ def _write_manifest(
     ).write(out)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
+main = TrainingProgram(
+    name="sft.train",
+    description=__doc__,
+    recipe=TrainRecipe,
+    trainer_options="trl.SFTConfig",
+    set_here=_OURS,
+    train=train,
+    when_out_of_memory="trainer.per_device_train_batch_size and raise trainer.gradient_accumulation_steps by the "
+    "same factor, set trainer.gradient_checkpointing: true, or lower title, description and attributes",
+).main
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

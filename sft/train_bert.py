@@ -11,8 +11,6 @@ continues a run that was stopped in any way from its last checkpoint, under the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import sys
@@ -22,15 +20,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hangtag.config import Recipe
-from hangtag.errors import DataError, HangtagError, MissingExtra
+from hangtag.errors import DataError, MissingExtra
 from sft.machine import keep_freed_memory, surroundings, with_number_format
+from sft.program import TrainingProgram
+from sft.recipe import TrainingRecipe
 from sft.run_directory import (
     CHECKPOINTS,
     METRICS_FILE,
-    check_trainer_options,
     last_checkpoint,
-    open_run,
     save_recipe,
 )
 
@@ -65,7 +62,7 @@ _OURS = frozenset(
 )
 
 
-class BertRecipe(Recipe):
+class BertRecipe(TrainingRecipe):
     """Settings of one training run."""
 
     model: str = "minilm-l6"
@@ -83,51 +80,17 @@ class BertRecipe(Recipe):
     patience: int = Field(default=4, ge=1)
     """Training stops after this many evaluations in a row without a better set-F1."""
     checkpoint_minutes: float = Field(default=5.0, ge=0)
-    """Minutes between checkpoints; 0 writes one every step."""
-    limit: int | None = Field(default=None, ge=1)
-    """Train on that many training products only, drawn with the seed; a smaller number draws a part of a larger
-    one's."""
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    """Options of transformers' TrainingArguments under their own names; they win over the defaults here. Where
-    neither `bf16` nor `fp16` is given, a probe of a fraction of a second chooses `bf16`."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, or resume, and write the run directory; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sft.train_bert", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("recipe", nargs="?", help="YAML file, see BertRecipe (default: its defaults)")
-    parser.add_argument("--data", required=True, help="labelled dataset: train, validation, vocabulary.json")
-    parser.add_argument("--out", required=True, type=Path, help="run directory to write")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    options = parser.parse_args(argv)
-    try:
-        _run(options)
-    except HangtagError as error:
-        print(f"train_bert: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    from hangtag.catalog import load_dataset
-
-    out: Path = options.out
-    recipe = open_run(out, options.recipe, BertRecipe, resume=options.resume)
-    check_trainer_options(recipe.trainer, "transformers.TrainingArguments", _OURS)
-    dataset = load_dataset(options.data, splits=("train", "validation"))
-    if not dataset.train or not dataset.validation:
-        raise DataError(f"{options.data}: train or validation holds no product; both are needed")
-    metrics = _train(recipe, dataset, out, resume=options.resume)
-    print(json.dumps(metrics))
-
-
-def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict[str, Any]:
+def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[str, Any]:
+    """Run or resume the training in `out` and return the validation metrics."""
     keep_freed_memory()
     try:
         import torch
         import transformers
     except ImportError as error:
         raise MissingExtra(error.name or "transformers", "train") from None
+    from hangtag.catalog import load_dataset
     from hangtag.encoders.tag_classifier import TagClassifier
     from hangtag.facet_decoding import tag_matrix
     from hangtag.manifest import RunManifest, write_json
@@ -135,11 +98,14 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     from sft.bert_trainer import SetF1, TagTrainer
     from sft.labelled import draw
 
+    dataset = load_dataset(data, splits=("train", "validation"))
+    if not dataset.train or not dataset.validation:
+        raise DataError(f"{data}: train or validation holds no product; both are needed")
     recipe = with_number_format(recipe)
     seed = (_TRAINER_DEFAULTS | recipe.trainer)["seed"]
     transformers.set_seed(seed)
-    train = draw(dataset.train, recipe.limit, seed)
-    vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in train)
+    products = draw(dataset.train, recipe.limit, seed)
+    vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in products)
     save_recipe(out, recipe)
     vocabulary.save(out / "vocabulary.json")
 
@@ -147,14 +113,14 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     encoder = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
     model = TagClassifier(encoder, vocabulary, loss=recipe.loss, dropout=recipe.dropout)
-    gold = tag_matrix((product.tags for product in train), vocabulary)
+    gold = tag_matrix((product.tags for product in products), vocabulary)
     model.start_at_frequencies(gold, vocabulary)
     validation_gold = tag_matrix((product.tags for product in dataset.validation), vocabulary)
     measure = SetF1(vocabulary, recipe.loss, validation_gold)
     trainer = TagTrainer(
         model=model,
-        args=_arguments(recipe, len(train), out),
-        train_dataset=_rows(train, gold, tokenizer, recipe.max_length),
+        args=_arguments(recipe, len(products), out),
+        train_dataset=_rows(products, gold, tokenizer, recipe.max_length),
         eval_dataset=_rows(dataset.validation, validation_gold, tokenizer, recipe.max_length),
         tokenizer=tokenizer,
         measure=measure,
@@ -168,7 +134,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
     found = trainer.evaluate()
     metrics = {
         "validation": {"set_f1": found["eval_set_f1"], "exact_match": found["eval_exact_match"]},
-        "num_train": len(train),
+        "num_train": len(products),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "epochs": round(trainer.state.epoch or 0.0, 2),
@@ -183,7 +149,7 @@ def _train(recipe: BertRecipe, dataset: Any, out: Path, *, resume: bool) -> dict
         kind="bert",
         base_model=recipe.model,
         vocabulary=vocabulary.fingerprint,
-        data={"folder": dataset.folder.name, "digest": dataset.digest, "num_train": len(train)},
+        data={"folder": dataset.folder.name, "digest": dataset.digest, "num_train": len(products)},
         seed=trainer.args.seed,
         metrics=metrics["validation"],
         details={"loss": recipe.loss, "max_length": recipe.max_length},
@@ -215,6 +181,17 @@ def _arguments(recipe: BertRecipe, num_train: int, out: Path) -> Any:
         greater_is_better=True,
         remove_unused_columns=False,
     )
+
+
+main = TrainingProgram(
+    name="sft.train_bert",
+    description=__doc__,
+    recipe=BertRecipe,
+    trainer_options="transformers.TrainingArguments",
+    set_here=_OURS,
+    train=train,
+    when_out_of_memory="max_length or trainer.per_device_train_batch_size",
+).main
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 import yaml
+from run_folder import kill_in_training
+from safetensors.torch import load_file
 from tiny_model import make_tiny_model
 
 from hangtag.config import load_recipe
@@ -42,6 +47,23 @@ def test_reading_lowers_perplexity_and_leaves_a_base_model(tmp_path, capsys, met
     assert not any("lora" in name for name, _ in model.named_parameters())
     transformers.AutoTokenizer.from_pretrained(out / "model")
     assert (out / "manifest.json").is_file()
+
+
+def test_a_killed_reading_goes_on_to_the_same_weights(tmp_path):
+    recipe = write_recipe(tmp_path, checkpoint_minutes=0, dropout=0.1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main([str(recipe), "--texts", str(TEXTS), "--out", str(whole)]) == 0
+    num_steps = json.loads((whole / "metrics.json").read_bytes())["steps"]
+    command = [sys.executable, "-m", "sft.pretrain", str(recipe), "--texts", str(TEXTS), "--out", str(killed)]
+    at = random.Random().randint(2, num_steps // 2)  # older checkpoints are removed meanwhile
+    when = kill_in_training(command, killed, at=at, steps=num_steps)
+    assert main(["--texts", str(TEXTS), "--out", str(killed), "--resume"]) == 0
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole, killed))
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.allclose(one[key], other[key], atol=1e-4), (key, when)
+    metrics = [json.loads((folder / "metrics.json").read_bytes()) for folder in (whole, killed)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=0.01)
 
 
 def test_general_text_is_mixed_in_and_held_out_texts_are_not_read(tmp_path):

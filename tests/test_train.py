@@ -4,16 +4,13 @@ import json
 import random
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from run_folder import newest_checkpoint
+from run_folder import kill_in_training
 from safetensors.torch import load_file
 from tiny_model import make_tiny_model
 
@@ -117,28 +114,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(recipe, "--data", sample_folder(), "--out", whole) == 0
     command = [sys.executable, "-m", "sft.train", "--data", str(sample_folder()), "--out", str(killed)]
-    process = subprocess.Popen(
-        [*command, str(recipe)], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
-    # Of 72 steps; older checkpoints are removed meanwhile. Somewhere in a step, or in a checkpoint being written.
-    wanted, later = random.Random().randint(2, 30), random.Random().uniform(0, 0.1)
-    while newest_checkpoint(killed) < wanted and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(later)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "manifest.json").exists(), "it was finished before it could be killed"
-    # As a kill may leave it: begun, and newer than all whole ones.
-    begun = killed / "checkpoints" / "checkpoint-72"
-    begun.mkdir()
-    (begun / "adapter_model.safetensors").write_bytes(b"half")
+    at = random.Random().randint(2, 30)  # older checkpoints are removed meanwhile
+    when = kill_in_training([*command, str(recipe)], killed, at=at, steps=72)
     assert run("--data", sample_folder(), "--out", killed, "--resume") == 0
     for name in ("adapter_model.safetensors", "tag_rows.safetensors"):
         one, other = (load_file(folder / "adapter" / name) for folder in (whole, killed))
         assert one.keys() == other.keys()
         for key in one:
-            assert torch.allclose(one[key], other[key], atol=1e-4), (name, key, wanted, later)
+            assert torch.allclose(one[key], other[key], atol=1e-4), (name, key, when)
 
 
 def test_accumulated_batches_train_as_one_large_batch(tmp_path):

@@ -1,14 +1,11 @@
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folder import newest_checkpoint
+from run_folder import kill_in_training
 
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
@@ -204,43 +201,30 @@ def command(run, *more):
 
 
 @pytest.mark.model
-def test_a_killed_run_resumes_to_the_same_weights_and_tags(tmp_path):
+def test_a_killed_run_resumes_to_the_same_weights_and_tags(tmp_path, monkeypatch):
     from safetensors.numpy import load_file
 
     from hangtag.catalog import load_dataset
 
     recipe = tmp_path / "r.yaml"
     recipe.write_text(RECIPE)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = subprocess.run(command(whole, str(recipe)), cwd=ROOT, env=environment, capture_output=True, check=True)
+    done = subprocess.run(command(whole, str(recipe)), cwd=ROOT, capture_output=True, check=True)
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["steps"] == 20
 
     # In the second epoch or later, in the middle of it or while a checkpoint is written.
-    process = subprocess.Popen(
-        command(broken, str(recipe)),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 300
-    while newest_checkpoint(broken) < 7:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    when = kill_in_training(command(broken, str(recipe)), broken, at=7, steps=20)
     with pytest.raises(DataError, match="did not complete"):
         BertTagger(broken)
-    subprocess.run(command(broken, "--resume"), cwd=ROOT, env=environment, capture_output=True, check=True)
+    subprocess.run(command(broken, "--resume"), cwd=ROOT, capture_output=True, check=True)
 
     for name in ("model.safetensors", "head.safetensors"):
         one, other = load_file(whole / "model" / name), load_file(broken / "model" / name)
         assert one.keys() == other.keys()
         for key in one:
-            assert np.allclose(one[key], other[key], rtol=0, atol=1e-5), key
+            assert np.allclose(one[key], other[key], rtol=0, atol=1e-5), (key, when)
     assert json.loads((whole / "metrics.json").read_bytes())["validation"] == pytest.approx(
         json.loads((broken / "metrics.json").read_bytes())["validation"]
     )
