@@ -9,7 +9,8 @@ that each arm has right; that a vote has right (the answer that most arms gave; 
 arm with the best set-F1); that at least one arm has right; that none has, and of these those where all arms give
 one and the same answer: their labels are worth a look. Then exact match and set-F1 of the vote, and of the best
 pick (in each facet the answer of an arm that is right there, if one is), against the evaluation's baseline by
-paired bootstrap.
+paired bootstrap; and of each arm with confidences if it kept only the tags above a threshold, a facet each, chosen
+for the best set-F1 on these very products.
 
 Writes DIR/ceiling.json and DIR/ceiling.md; `disputed` in ceiling.json lists the products with an answer that all
 arms gave against gold, with the tags where the evaluation shows texts. Prints ceiling.md; the last line of stdout
@@ -35,11 +36,13 @@ from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
 from hangtag import metrics
 from hangtag.errors import HangtagError, RecipeError
+from hangtag.facet_decoding import decode_scores, tag_matrix, tune_thresholds
 from hangtag.manifest import write_json
 from hangtag.metrics import Figure, Outcomes, Resampled
+from hangtag.vocabulary import TagVocabulary
 
 NUM_ARMS = 3
-VOTE, PICK = "vote", "best pick"
+VOTE, PICK, THRESHOLDS = "vote", "best pick", "best thresholds"
 ANY, NONE, ALIKE = "at least one", "none", "none, all alike"
 
 _Answers = Sequence[frozenset[str] | None]
@@ -91,11 +94,12 @@ def ceiling(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:
         facet: _combine(frozenset(context.vocabulary.in_facet(facet)), gold, answers)
         for facet in context.vocabulary.facet_names
     }
-    combined = {
+    combined: dict[str, _Answers] = {
         VOTE: [frozenset().union(*parts) for parts in zip(*(part.vote for part in facets.values()), strict=True)],
         PICK: [frozenset().union(*parts) for parts in zip(*(part.pick for part in facets.values()), strict=True)],
     }
     compared = {arm: sets[arm] for arm in arms}
+    combined |= _above_thresholds({arm: held[arm] for arm in arms}, gold, context.vocabulary)
     compared |= {name: Outcomes.from_sets(gold, answer) for name, answer in combined.items()}
     baseline = context.recipe.baseline if context.recipe.baseline in arms else arms[0]
     return {
@@ -146,7 +150,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         ),
         "",
         f"`{VOTE}`: in each facet the answer that most arms gave; `{PICK}`: in each facet the answer of an arm "
-        "that is right there, if one is, which no choice between these arms can exceed.",
+        f"that is right there, if one is, which no choice between these arms can exceed; `{THRESHOLDS}`: only "
+        "the tags above thresholds, a facet each, that were chosen for set-F1 on these very products, which "
+        "thresholds from other products will not exceed by much.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -181,6 +187,32 @@ def _combine(members: frozenset[str], gold: Sequence[frozenset[str]], answers: M
         vote.append(most)
         pick.append(right if any(hits) else most)
     return _Facet(members, {name: np.array(row, dtype=np.bool_) for name, row in rows.items()}, vote, pick)
+
+
+def _above_thresholds(
+    held: Mapping[str, ArmPredictions], gold: Sequence[frozenset[str]], vocabulary: TagVocabulary
+) -> dict[str, _Answers]:
+    """Return what each arm that gives confidences answers above the thresholds that suit `gold` best."""
+    found: dict[str, _Answers] = {}
+    for arm, predictions in held.items():
+        taggings = predictions.taggings
+        if not all(tag.confidence is not None for tagging in taggings for tag in tagging.tags):
+            continue
+        scores = np.zeros((len(gold), len(vocabulary)))
+        for row, tagging in enumerate(taggings):
+            for tag in tagging.tags:
+                if tag.tag in vocabulary:
+                    scores[row, vocabulary.position(tag.tag)] = tag.confidence
+        chosen = decode_scores(
+            scores, vocabulary, tune_thresholds(scores, tag_matrix(gold, vocabulary), vocabulary)
+        )
+        found[f"{arm}, {THRESHOLDS}"] = [
+            frozenset(vocabulary.names[position] for position in np.flatnonzero(row)) & frozenset(tagging.names)
+            if tagging.status == "ok"
+            else None
+            for row, tagging in zip(chosen, taggings, strict=True)
+        ]
+    return found
 
 
 def _whole_arms(

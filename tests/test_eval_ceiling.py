@@ -109,6 +109,26 @@ def test_a_tie_goes_to_the_best_arm_and_an_unread_answer_has_no_say(evaluate):
     assert found["facets"]["colour"]["none"]["value"] == pytest.approx(1 / 120)
 
 
+def test_the_best_thresholds_leave_out_what_is_wrong_and_unsure(evaluate):
+    # The tagger is less sure of every fourth product, in both facets.
+    out = evaluate(
+        {
+            "majority": {"is_wrong": lambda number: number % 4 == 0},
+            "lexical": {"is_wrong": lambda number: number % 4 == 1, "unparsed": {2}},
+        }
+    )
+    assert main([str(out)]) == 0
+    sets = read(out)["sets"]
+    unsure = [number for number in range(120) if number % 4 == 0 and number % 7]
+    plain, kept = sets["majority"], sets["majority, best thresholds"]
+    # One of two tags right; then the colour left out, so that only it is missed.
+    assert plain["set_f1"]["value"] == pytest.approx(1 - len(unsure) / 120 * (1 - 1 / 2))
+    assert kept["set_f1"]["value"] == pytest.approx(1 - len(unsure) / 120 * (1 - 2 / 3))
+    assert kept["exact_match"] == plain["exact_match"]
+    # Of those that it has wrong this one is sure: no threshold helps, and what was not read stays unread.
+    assert sets["lexical, best thresholds"]["set_f1"] == sets["lexical"]["set_f1"]
+
+
 def test_without_texts_disputed_products_are_named_only(evaluate):
     out = evaluate({arm: {"is_wrong": in_turns(0)} for arm in ARMS}, "--no-texts")
     assert main([str(out), "--arms", "majority,nearest"]) == 0
