@@ -90,7 +90,11 @@ def test_committed_reports_hold_no_text_of_a_product():
         found = json.loads(path.read_text())
         assert not found["recipe"]["texts"]
         assert {name for row in found["worst"] for name in row} <= {"id", "arms"}
-        assert {file.name for file in path.parent.iterdir()} <= {"results.json", "report.md", "report.html"}
+        files = {file.name for file in path.parent.iterdir()}
+        assert files <= {"results.json", "report.md", "report.html", "ceiling.json", "ceiling.md"}
+        if "ceiling.json" in files:
+            disputed = json.loads((path.parent / "ceiling.json").read_text())["disputed"]
+            assert {name for row in disputed for name in row} == {"id", "facet"}
 
 
 def test_numbers_are_written_the_same_everywhere():

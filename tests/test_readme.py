@@ -84,3 +84,7 @@ def test_gains_over_bert_are_those_of_the_reports() -> None:
         gain = against["figures"][figure]
         name = {"exact_match": "exact match", "set_f1": "set-F1"}[figure]
         assert f"{gain['value']:.3f} [{gain['low']:.3f}, {gain['high']:.3f}] of {name}" in text
+    level = json.loads((ROOT / "eval" / "results" / "myntra" / "results.json").read_text(encoding="utf-8"))
+    gain = level["arms"]["full"]["against"]["figures"]["set_f1"]
+    assert gain["low"] < 0 < gain["high"]
+    assert "while set-F1 is level" in text
