@@ -38,7 +38,7 @@ from hangtag import metrics
 from hangtag.errors import HangtagError, RecipeError
 from hangtag.facet_decoding import decode_scores, tag_matrix, tune_thresholds
 from hangtag.manifest import write_json
-from hangtag.metrics import Figure, Outcomes, Resampled
+from hangtag.metrics import Outcomes
 from hangtag.vocabulary import TagVocabulary
 
 NUM_ARMS = 3
@@ -97,9 +97,9 @@ def ceiling(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:
     combined: dict[str, _Answers] = {
         VOTE: [frozenset().union(*parts) for parts in zip(*(part.vote for part in facets.values()), strict=True)],
         PICK: [frozenset().union(*parts) for parts in zip(*(part.pick for part in facets.values()), strict=True)],
+        **_above_thresholds({arm: held[arm] for arm in arms}, gold, context.vocabulary),
     }
     compared = {arm: sets[arm] for arm in arms}
-    combined |= _above_thresholds({arm: held[arm] for arm in arms}, gold, context.vocabulary)
     compared |= {name: Outcomes.from_sets(gold, answer) for name, answer in combined.items()}
     baseline = context.recipe.baseline if context.recipe.baseline in arms else arms[0]
     return {
@@ -239,10 +239,9 @@ def _whole_arms(
 def _shares(columns: Mapping[str, NDArray[np.bool_]], context: Context) -> dict[str, Any]:
     """Return the share of products of each column, with its interval."""
     num_products = len(next(iter(columns.values())))
-    found = _resample(
+    found = context.resample(
         {name: functools.partial(_share, column.astype(np.float64)) for name, column in columns.items()},
         num_products,
-        context,
     )
     return {name: asdict(found.estimate(name, share_of=num_products)) for name in columns}
 
@@ -253,11 +252,8 @@ def _share(column: NDArray[np.float64], weights: Any) -> Any:
 
 def _differences(compared: Mapping[str, Outcomes], baseline: str, context: Context) -> dict[str, Any]:
     """Return exact match and set-F1 of each, and by how much they exceed the baseline's."""
-    both = (metrics.exact_match, metrics.set_f1)
     found = {
-        name: _resample(
-            {metric.__name__: functools.partial(metric, outcomes) for metric in both}, len(outcomes.gold), context
-        )
+        name: context.resample(metrics.bind(outcomes, metrics.exact_match, metrics.set_f1), len(outcomes))
         for name, outcomes in compared.items()
     }
     return {
@@ -269,11 +265,6 @@ def _differences(compared: Mapping[str, Outcomes], baseline: str, context: Conte
         }
         for name, own in found.items()
     }
-
-
-def _resample(figures: Mapping[str, Figure], num_products: int, context: Context) -> Resampled:
-    recipe = context.recipe
-    return metrics.resample(figures, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
 
 
 if __name__ == "__main__":

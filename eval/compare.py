@@ -105,7 +105,7 @@ def _paired(old: Path, new: Path, arm: str) -> list[dict[str, Any]] | None:
     ids = [name for name in sides[0][2].ids if name in shared]
     if not ids:
         return None
-    recipe = sides[0][0].recipe
+    context = sides[0][0]
     found = []
     for side, products, whole in sides:
         held = whole.only(ids)
@@ -118,7 +118,7 @@ def _paired(old: Path, new: Path, arm: str) -> list[dict[str, Any]] | None:
         confidences = held.confidences(products)
         if len(confidences):
             functions["calibration_error"] = functools.partial(metrics.calibration_error, confidences)
-        found.append(metrics.resample(functions, len(ids), num_resamples=recipe.resamples, seed=recipe.seed))
+        found.append(context.resample(functions, len(ids)))
     before, after = found
     changes = after.exceeds(before)
     rows = [

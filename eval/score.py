@@ -58,7 +58,7 @@ def score(out: Path) -> dict[str, Any]:
         perturbed = {kind: read_predictions(out, arm, kind) for kind in recipe.perturb}
         arms[arm] = board.arm(arm) | {
             "identity": context.arms[arm],
-            **_efficiency(held, recipe.rate, recipe.resamples, recipe.seed),
+            **_efficiency(held, context),
             "robustness": {kind: board.robustness(arm, other) for kind, other in perturbed.items()},
         }
     best = max(
@@ -103,7 +103,7 @@ def figures(
     for each facet F; `head_f1`, `torso_f1` and `tail_f1`; `PART_exact_match` and `PART_set_f1` for unseen_set,
     seen_set, chinese and english; `hierarchical_f1` where a tag has a parent.
     """
-    found: dict[str, Figure] = {metric.__name__: functools.partial(metric, outcomes) for metric in _SET_METRICS}
+    found = metrics.bind(outcomes, *_SET_METRICS)
     if any(tag.parent for tag in vocabulary):
         found["hierarchical_f1"] = functools.partial(metrics.micro_f1, outcomes.with_ancestors(vocabulary))
     if len(vocabulary.facet_names) > 1:
@@ -168,16 +168,11 @@ class _Scoreboard:
     def robustness(self, arm: str, perturbed: ArmPredictions) -> dict[str, Any]:
         """Return set-F1 under a perturbation and its change, paired over the same products."""
         num_products = len(perturbed.ids)
-        plain, other = (
-            self._resample({"set_f1": functools.partial(metrics.set_f1, outcomes)}, num_products)
-            for outcomes in (
-                self._outcomes[arm],
-                perturbed.outcomes(self._products, self._context.vocabulary),
-            )
-        )
+        outcomes = perturbed.outcomes(self._products, self._context.vocabulary)
+        found = self._context.resample(metrics.bind(outcomes, metrics.set_f1), num_products)
         return {
-            "set_f1": other.values["set_f1"],
-            "change": asdict(other.exceeds(plain)["set_f1"]),
+            "set_f1": found.values["set_f1"],
+            "change": asdict(found.exceeds(self._figures(arm, tuple(self._plain[arm].ids)))["set_f1"]),
             "num_changed": sum(perturbed.changed or []),
             "num_products": num_products,
         }
@@ -239,7 +234,7 @@ class _Scoreboard:
                     functions[f"coverage_at_{percent}"] = functools.partial(
                         metrics.coverage_at, confidences, percent / 100
                     )
-            self._resampled[arm, ids] = self._resample(functions, len(ids))
+            self._resampled[arm, ids] = context.resample(functions, len(ids))
         return self._resampled[arm, ids]
 
     def _share_of(self, name: str, ids: Sequence[str]) -> int | None:
@@ -248,10 +243,6 @@ class _Scoreboard:
             return len(ids)
         parts = _parts([self._products[product_id] for product_id in ids])
         return next((int(mask.sum()) for part, mask in parts.items() if name == f"{part}_exact_match"), None)
-
-    def _resample(self, functions: Mapping[str, Figure], num_products: int) -> Resampled:
-        recipe = self._context.recipe
-        return metrics.resample(functions, num_products, num_resamples=recipe.resamples, seed=recipe.seed)
 
     def _against(self, arm: str) -> dict[str, Any] | None:
         """Return the differences to the baseline over the products of both; None for the baseline itself."""
@@ -309,7 +300,7 @@ def _confused(outcomes: Outcomes, vocabulary: TagVocabulary) -> list[dict[str, A
     ]
 
 
-def _efficiency(held: ArmPredictions, rate: float | None, resamples: int, seed: int) -> dict[str, Any]:
+def _efficiency(held: ArmPredictions, context: Context) -> dict[str, Any]:
     """Return time, products a second, tokens a product and cost, with intervals by bootstrap over batches.
 
     Loading and fitting are in `setup_seconds` alone. A single batch gives no interval.
@@ -321,11 +312,13 @@ def _efficiency(held: ArmPredictions, rate: float | None, resamples: int, seed: 
     for name in ("prompt_tokens", "output_tokens"):
         if all(getattr(batch, name) is not None for batch in batches):
             functions[name] = functools.partial(_ratio, _tokens(batches, name), size)
-    if rate:
-        functions["cost_per_1000"] = functools.partial(_ratio, rate / 3.6 * seconds, size)
-    found = metrics.resample(functions, len(batches), num_resamples=resamples, seed=seed)
-    if len(batches) == 1:
-        found = Resampled(found.values, dict.fromkeys(functions, np.array([math.nan])))
+    if context.recipe.rate:
+        functions["cost_per_1000"] = functools.partial(_ratio, context.recipe.rate / 3.6 * seconds, size)
+    if len(batches) > 1:
+        found = context.resample(functions, len(batches))
+    else:
+        values = {name: float(function(None)) for name, function in functions.items()}
+        found = Resampled(values, dict.fromkeys(functions, np.array([math.nan])))
     return {
         "seconds": float(seconds.sum()),
         "setup_seconds": held.setup_seconds,

@@ -21,7 +21,7 @@ from hangtag.catalog import Dataset
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
 from hangtag.manifest import write_json
-from hangtag.metrics import Confidences, Outcomes, is_chinese
+from hangtag.metrics import Confidences, Figure, Outcomes, Resampled, is_chinese, resample
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 
@@ -44,6 +44,10 @@ class Context:
     failed: dict[str, str]
     provenance: dict[str, Any]
     seconds: float
+
+    def resample(self, figures: Mapping[str, Figure], num_products: int) -> Resampled:
+        """Return figures over products and over the resamples that the recipe asks for."""
+        return resample(figures, num_products, num_resamples=self.recipe.resamples, seed=self.recipe.seed)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,18 @@ from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
 
 
+def load_both_splits(folder: str | Path) -> Dataset:
+    """Return train and validation.
+
+    Raises:
+        DataError: a split is missing or empty, or a product has no `tags`.
+    """
+    dataset = load_dataset(folder, splits=("train", "validation"))
+    if not dataset.train or not dataset.validation:
+        raise DataError(f"{folder}: train or validation holds no product; both are needed")
+    return dataset
+
+
 def load_labelled_splits(folder: str | Path) -> Dataset:
     """Return train and validation, with the limits that the training products keep where the data name none.
 
@@ -21,9 +33,7 @@ def load_labelled_splits(folder: str | Path) -> Dataset:
         DataError: a split is missing or empty, or a product has no `tags`.
         VocabularyError: a label is not in the vocabulary; lists them with their counts.
     """
-    dataset = load_dataset(folder, splits=("train", "validation"))
-    if not dataset.train or not dataset.validation:
-        raise DataError(f"{folder}: train or validation holds no product; both are needed")
+    dataset = load_both_splits(folder)
     vocabulary = dataset.vocabulary
     products = (*dataset.train, *dataset.validation)
     check_labels(tag_counts(products), vocabulary, folder)

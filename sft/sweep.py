@@ -13,7 +13,6 @@ sweep.json. Exit codes: 0 done, 1 a variant failed, 2 misused.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import subprocess
 import sys
@@ -211,10 +210,7 @@ def _tagged(run: Path) -> dict[str, frozenset[str]]:
 def _measured(gold: list[frozenset[str]], predicted: list[frozenset[str]]) -> Resampled:
     """Return exact match and set-F1, over resamples that are the same for every variant."""
     outcomes = metrics.Outcomes.from_sets(gold, predicted)
-    figures = {
-        metric.__name__: functools.partial(metric, outcomes) for metric in (metrics.exact_match, metrics.set_f1)
-    }
-    return metrics.resample(figures, len(gold))
+    return metrics.resample(metrics.bind(outcomes, metrics.exact_match, metrics.set_f1), len(gold))
 
 
 def _write(results: dict[str, Any], out: Path) -> None:

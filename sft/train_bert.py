@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hangtag.errors import DataError, MissingExtra
+from hangtag.errors import MissingExtra
 from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.program import TrainingProgram
 from sft.recipe import TrainingRecipe
@@ -84,23 +84,21 @@ class BertRecipe(TrainingRecipe):
 
 def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[str, Any]:
     """Run or resume the training in `out` and return the validation metrics."""
+    from sft.labelled import draw, load_both_splits
+
+    dataset = load_both_splits(data)
     keep_freed_memory()
     try:
         import torch
         import transformers
     except ImportError as error:
         raise MissingExtra(error.name or "transformers", "train") from None
-    from hangtag.catalog import load_dataset
     from hangtag.encoders.tag_classifier import TagClassifier
     from hangtag.facet_decoding import tag_matrix
     from hangtag.manifest import RunManifest, write_json
     from hangtag.models import resolve_model
     from sft.bert_trainer import SetF1, TagTrainer
-    from sft.labelled import draw
 
-    dataset = load_dataset(data, splits=("train", "validation"))
-    if not dataset.train or not dataset.validation:
-        raise DataError(f"{data}: train or validation holds no product; both are needed")
     recipe = with_number_format(recipe)
     seed = (_TRAINER_DEFAULTS | recipe.trainer)["seed"]
     transformers.set_seed(seed)

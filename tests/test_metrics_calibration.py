@@ -121,6 +121,7 @@ def test_resamples_in_parts_are_those_of_one_piece(monkeypatch):
     parts = metrics.resample(figures, 50, num_resamples=101)
     assert whole.draws["macro"].shape == (101,)
     assert (whole.draws["macro"] == parts.draws["macro"]).all()
+    assert metrics.resample(figures, 50).draws["macro"].shape == (1000,)
 
 
 def test_a_difference_is_paired():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hangtag.metrics.outcomes import FloatArray
+from hangtag.metrics.outcomes import FloatArray, Outcomes
 
 LEVEL = 0.95
 NUM_RESAMPLES = 1000
@@ -58,6 +59,11 @@ class Resampled:
             for name, value in self.values.items()
             if name in other.values
         }
+
+
+def bind(outcomes: Outcomes, *metrics: Callable[[Outcomes, FloatArray | None], Any]) -> dict[str, Figure]:
+    """Return metrics of `outcomes` as figures, by their own names."""
+    return {metric.__name__: functools.partial(metric, outcomes) for metric in metrics}
 
 
 def resample_weights(num_products: int, *, num_resamples: int, seed: int) -> Iterator[FloatArray]:
