@@ -20,7 +20,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -28,14 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hangtag
 from eval.predict import Contestant, content_hash, slug
-from eval.settings import Endpoint, Evaluation
+from eval.settings import Evaluation
 from hangtag.catalog import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
-from hangtag.loading import load_engine, load_run_tagger, load_tagger
-from hangtag.manifest import RunManifest, file_sha256, folder_sha256, load_run
+from hangtag.loading import default_limits, load_engine
+from hangtag.manifest import RunFiles, RunManifest, file_sha256, load_run
 from hangtag.models import resolve_model
-from hangtag.prompt import PROMPTS
+from hangtag.prompt import default_template
+from hangtag.spec import Endpoint, Examples, FineTuned, Prompted, TaggerSpec, of_run, stream_of
 
 KINDS = ("majority", "lexical", "linear", "nearest", "bert", "zero_shot", "few_shot", "qlora", "http")
 LLM_KINDS = ("zero_shot", "few_shot", "qlora", "http")
@@ -49,39 +50,7 @@ trainer:
   num_train_epochs: 10
   per_device_train_batch_size: 16
 """
-_SOURCES = Path(__file__).resolve().parents[1] / "src" / "hangtag"
-_SHARED_CODE = ("product.py", "tagging.py", "vocabulary.py")
-_LLM_CODE = (
-    "calibration.py",
-    "prompt.py",
-    "loading.py",
-    "tag_tokens.py",
-    "constraint",
-    "vllm_plugin.py",
-    *(
-        f"taggers/{name}.py"
-        for name in (
-            "chat_tokens",
-            "generative",
-            "piece_tokenizer",
-            "token_mask",
-            "transformers_local",
-            "transformers_processor",
-            "vllm_offline",
-        )
-    ),
-)
-_CODE: dict[str, tuple[str, ...]] = {
-    "majority": ("taggers/majority.py",),
-    "lexical": ("taggers/lexical.py",),
-    "linear": ("taggers/linear.py", "facet_decoding.py"),
-    "nearest": ("taggers/nearest.py", "nearest.py", "facet_decoding.py", "encoders"),
-    "bert": ("taggers/bert.py", "facet_decoding.py", "encoders"),
-    "zero_shot": _LLM_CODE,
-    "few_shot": (*_LLM_CODE, "nearest.py"),
-    "qlora": _LLM_CODE,
-    "http": ("prompt.py", "taggers/http_client.py"),
-}
+_PACKAGE = Path(hangtag.__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +130,10 @@ def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
     # A language model's arm is called by the method that it was trained with: not every one is QLoRA.
     labels = [manifest.details.get("method", manifest.kind) for _, manifest, _ in manifests]
     for (run, manifest, vocabulary), label in zip(manifests, labels, strict=True):
-        if manifest.kind not in ("bert", "qlora"):
-            raise DataError(f"{run}: a run of kind {manifest.kind!r}; expected bert or qlora")
+        if manifest.kind != "bert" and "answers" not in manifest.details:
+            raise DataError(
+                f"{run}: a run of kind {manifest.kind!r}; expected one of sft.train or sft.train_bert"
+            )
         if vocabulary.fingerprint != dataset.vocabulary.fingerprint:
             raise DataError(
                 f"{run}: trained on vocabulary {vocabulary.fingerprint[:12]} ({len(vocabulary)} tags), but "
@@ -170,7 +141,8 @@ def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
                 "evaluate it on the dataset it was trained on"
             )
         is_only = labels.count(label) == 1
-        arms.append(Arm(label if is_only else f"{label}-{run.name}", manifest.kind, run=run))
+        kind = "bert" if manifest.kind == "bert" else "qlora"
+        arms.append(Arm(label if is_only else f"{label}-{run.name}", kind, run=run))
     return arms
 
 
@@ -213,52 +185,70 @@ def _engine(recipe: Evaluation) -> Any:
     return recipe.engine or ("vllm" if _is_installed("vllm") else "transformers")
 
 
+def spec_of(arm: Arm, recipe: Evaluation, dataset: Dataset) -> TaggerSpec | None:
+    """Return the description of an arm with a language model, None for any other.
+
+    Raises:
+        DataError: its run is not exported.
+    """
+    vocabulary, everything = dataset.vocabulary, Examples(dataset.train, dataset.digest)
+    if arm.kind == "qlora" and arm.run:
+        return of_run(arm.run, decoding=arm.decoding)
+    if arm.kind == "http" and recipe.http:
+        server = recipe.http.model_dump(include={"url", "model", "key_variable", "shots", "concurrency"})
+        return TaggerSpec(vocabulary, Endpoint(examples=everything, constrained=arm.decoding != "free", **server))
+    if arm.kind not in ("zero_shot", "few_shot"):
+        return None
+    # Without examples, not even the number of tags that a labelled product holds is known.
+    examples = Examples() if arm.kind == "zero_shot" else everything
+    shots = recipe.shots if arm.kind == "few_shot" else 0
+    limits = default_limits(vocabulary, examples.products)
+    prompted = Prompted(recipe.model, examples, shots, limits, default_template(shots), arm.decoding)
+    return TaggerSpec(vocabulary, prompted)
+
+
 def identity(arm: Arm, recipe: Evaluation, dataset: Dataset) -> dict[str, Any]:
     """Return what decides the arm's answers, data and products excepted: its settings and hashes.
 
-    `model` and `prompt_sha256` are there for arms that have them; `code` is a hash of the arm's own modules.
+    `model` and `prompt_sha256` are there for arms that have them; `code` is a hash of the whole package.
+
+    Raises:
+        HangtagError: a model is not fetched, or a run is not exported.
     """
-    described: dict[str, Any] = {"arm": arm.name, "kind": arm.kind, "code": _code_hash(arm.kind)}
-    if arm.is_llm:
-        described["decoding"] = arm.decoding
+    described: dict[str, Any] = {"arm": arm.name, "kind": arm.kind, "code": code_sha256(_PACKAGE)}
+    spec = spec_of(arm, recipe, dataset)
+    if spec is not None:
+        described |= {"decoding": arm.decoding, "tagger": spec.identity()}
+        if not isinstance(spec.source, Endpoint):
+            described["engine"] = _engine(recipe)
+        if isinstance(spec.source, Prompted):
+            described |= {"model": recipe.model, "shots": spec.source.shots}
+            described["prompt_sha256"] = file_sha256(spec.source.template)
     if arm.run:
         manifest = RunManifest.read(arm.run)
         described |= {
             "model": manifest.base_model,
             "method": manifest.details.get("method"),
             "run": arm.run.name,
-            "run_manifest_sha256": file_sha256(arm.run / "manifest.json"),
-        }
-    if arm.kind in ("zero_shot", "few_shot"):
-        described |= {
-            "model": recipe.model,
-            "model_sha256": _model_sha256(recipe.model),
-            "engine": _engine(recipe),
-            "shots": recipe.shots if arm.kind == "few_shot" else 0,
-            "prompt_sha256": file_sha256(PROMPTS / f"{arm.kind}_v1.jinja"),
+            "run_manifest_sha256": file_sha256(RunFiles(arm.run).manifest),
         }
     if arm.kind == "http" and recipe.http:
-        prompt = "few_shot_v1" if recipe.http.shots else "zero_shot_v1"
         described |= recipe.http.model_dump(include={"url", "model", "shots"})
-        described["prompt_sha256"] = file_sha256(PROMPTS / f"{prompt}.jinja")
+        described["prompt_sha256"] = file_sha256(default_template(recipe.http.shots))
     if arm.kind == "bert" and not arm.run:
         described |= {"model": "minilm-l6", "bert_recipe": _QUICK_BERT_RECIPE}
     return described
 
 
-def _code_hash(kind: str) -> str:
-    hashes = []
-    for name in (*_SHARED_CODE, *_CODE[kind]):
-        path = _SOURCES / name
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        hashes += [[file.relative_to(_SOURCES).as_posix(), file_sha256(file)] for file in files if file.is_file()]
-    return content_hash(hashes)
-
-
 @functools.cache
-def _model_sha256(model: str) -> str | None:
-    folder = Path(resolve_model(model))
-    return folder_sha256(folder) if folder.is_dir() else None
+def code_sha256(package: Path) -> str:
+    """Return one SHA-256 (hex) over the names and bytes of a package's code.
+
+    All of it, because a list of the files that decide an arm goes stale in silence: a needless repeat costs
+    minutes, a missed one gives figures of code that is gone. Packaged data is not code and not hashed.
+    """
+    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".jinja"))
+    return content_hash([[file.relative_to(package).as_posix(), file_sha256(file)] for file in files])
 
 
 class ArmLoader:
@@ -298,57 +288,35 @@ class ArmLoader:
             from hangtag.taggers.bert import BertTagger
 
             return Contestant(BertTagger(arm.run or self._quick_bert()))
-        if arm.kind == "http" and self._recipe.http:
-            return self._http(arm, self._recipe.http)
         return self._language_model(arm)
 
     def _language_model(self, arm: Arm) -> Contestant:
-        if arm.run:
+        spec = spec_of(arm, self._recipe, self._dataset)
+        assert spec is not None
+        engine = _engine(self._recipe)
+        if isinstance(spec.source, FineTuned):
             # Two engines rarely fit in memory together.
             self._engines.clear()
-            tagger = load_run_tagger(arm.run, engine=_engine(self._recipe), decoding=arm.decoding)
-            return Contestant(tagger, tagger.usage)
-        shots = self._recipe.shots if arm.kind == "few_shot" else 0
-        model = self._recipe.model
-        if model not in self._engines:
-            self._engines.clear()
-            self._engines[model] = load_engine(model, _engine(self._recipe))
-        tagger = load_tagger(
-            self._dataset.vocabulary,
-            self._engines[model],
-            # Without examples, not even the number of tags that a labelled product holds is known.
-            examples=() if arm.kind == "zero_shot" else self._dataset.train,
-            shots=shots,
-            decoding=arm.decoding,
-        )
-        return Contestant(tagger, tagger.usage)
-
-    def _http(self, arm: Arm, endpoint: Endpoint) -> Contestant:
-        from hangtag.taggers.http_client import HttpTagger
-
-        tagger = HttpTagger(
-            self._dataset.vocabulary,
-            url=endpoint.url,
-            model=endpoint.model,
-            key=os.environ.get(endpoint.key_variable),
-            examples=self._dataset.train,
-            shots=endpoint.shots,
-            constrained=arm.decoding != "free",
-            concurrency=endpoint.concurrency,
-        )
-        return Contestant(tagger, tagger.usage)
+        if isinstance(spec.source, Prompted):
+            model = spec.source.model
+            if model not in self._engines:
+                self._engines.clear()
+                self._engines[model] = load_engine(model, engine)
+            engine = self._engines[model]
+        tagger = spec.load(engine)
+        return Contestant(tagger, stream_of(tagger)[1])
 
     def _quick_bert(self) -> Path:
         """Return a run that `sft.train_bert` wrote on this dataset, trained now if it is not there yet."""
-        content = [self._dataset.digest, _QUICK_BERT_RECIPE, _code_hash("bert")]
+        content = [self._dataset.digest, _QUICK_BERT_RECIPE, code_sha256(_PACKAGE)]
         run = self._folder / slug(f"bert-{content_hash(content)}")
-        if (run / "manifest.json").is_file():
+        if RunFiles(run).manifest.is_file():
             return run
         self._folder.mkdir(parents=True, exist_ok=True)
         print(f"bert: training on {len(self._dataset.train)} products first", file=sys.stderr, flush=True)
         recipe = run.with_suffix(".yaml")
         recipe.write_text(_QUICK_BERT_RECIPE, encoding="utf-8")
-        resumed = ["--resume"] if (run / "recipe.yaml").is_file() else [str(recipe.resolve())]
+        resumed = ["--resume"] if RunFiles(run).recipe.is_file() else [str(recipe.resolve())]
         command = [sys.executable, "-m", "sft.train_bert"]
         command += ["--data", str(self._dataset.folder.resolve()), "--out", str(run.resolve())]
         done = subprocess.run(

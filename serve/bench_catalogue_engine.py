@@ -138,16 +138,14 @@ class _Ours:
     """One engine, and a catalogue run's tagger over it."""
 
     def __init__(self, command: list[str]) -> None:
-        from serve.catalogue_tagger import load_generative, tagger_from_arguments
+        from serve.catalogue_tagger import described
 
         self._command = command
-        described = generate.parser().parse_args(["-", "-", *command])
-        self.tagger = load_generative(described, "vllm")
+        chosen = described(generate.parser().parse_args(["-", "-", *command]))
+        self.tagger = chosen.spec.load("vllm")
         assert isinstance(self.tagger.engine, VllmEngine)
         self.engine = self.tagger.engine
-        self._loaded = dataclasses.replace(
-            tagger_from_arguments(described), load=lambda: (self.tagger.stream, self.tagger.usage)
-        )
+        self._loaded = dataclasses.replace(chosen, load=lambda: (self.tagger.stream, self.tagger.usage))
 
     def settings(self) -> dict[str, Any]:
         """Return what another engine needs to be set up alike."""

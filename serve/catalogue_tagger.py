@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from hangtag.bulk.context import named_ingredients, prompted_ingredients, run_ingredients
-from hangtag.catalog import load_labelled
-from hangtag.cli import choice_from_arguments
+from hangtag.cli import tagger_options
 from hangtag.errors import RecipeError
-from hangtag.loading import DEFAULT_SHOTS, EngineName, load_run_tagger, read_run
 from hangtag.product import Product
-from hangtag.prompt import Budget
-from hangtag.tagging import Tagger, Tagging, Usage
+from hangtag.spec import Null, Stream, TaggerOptions, TaggerSpec, stream_of
+from hangtag.tagging import Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
 
-if TYPE_CHECKING:
-    from hangtag.taggers.generative import GenerativeTagger
-
 ENGINES = ("vllm", "transformers", "ray", "null")
-MAX_TOKENS = 256
-_BATCH = 256
-# What a run was trained with, and so brings itself.
-_OF_RUNS = ("vocabulary", "examples", "shots", "max_tags", "min_tags", "with_parents", "prompt", "endpoint")
-# What a server's tagger has its own way of.
-_OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
-
-Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueTagger:
-    """What gives the tags. `ingredients` decide a tagging beside the product; `load` makes it ready."""
+    """What gives the tags: its description, and how it is made ready on this machine or several."""
 
-    name: str
-    vocabulary: TagVocabulary
-    ingredients: dict[str, Any]
+    spec: TaggerSpec
     load: Callable[[], tuple[Stream, Usage]]
 
 
@@ -109,125 +91,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tagger_from_arguments(arguments: argparse.Namespace) -> CatalogueTagger:
-    """Return the tagger that the options describe.
+def described(arguments: argparse.Namespace) -> CatalogueTagger:
+    """Return the tagger that the options of a catalogue run describe.
 
     Raises:
         HangtagError: options contradict each other, or a file, model or run is refused.
     """
-    if arguments.run is not None:
-        _refuse(arguments, _OF_RUNS, "--run, which brings its own")
-        return _of_run(arguments)
-    if not arguments.vocabulary:
-        raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
-    if arguments.endpoint:
-        _refuse(arguments, _OF_SERVERS, "--endpoint, which takes the defaults")
-        return _of_endpoint(arguments)
-    if arguments.engine == "null" or (arguments.engine == "ray" and arguments.worker_engine == "null"):
-        return _null(arguments)
-    return _prompted(arguments)
-
-
-def _refuse(arguments: argparse.Namespace, names: Sequence[str], beside: str) -> None:
-    for name in names:
-        if getattr(arguments, name):
-            raise RecipeError(f"--{name.replace('_', '-')} cannot be combined with {beside}")
-
-
-def load_stream(arguments: argparse.Namespace, engine: str) -> tuple[Stream, Usage]:
-    """Return the loaded stream of options that name no endpoint, in this process, whatever `--engine` says."""
-    if engine == "null" and arguments.run is None:
-        from hangtag.taggers.null import NullTagger
-
-        return NullTagger(TagVocabulary.from_path(arguments.vocabulary)).stream, Usage()
-    tagger = load_generative(arguments, "transformers" if engine == "transformers" else "vllm")
-    return tagger.stream, tagger.usage
-
-
-def load_generative(arguments: argparse.Namespace, engine: EngineName) -> GenerativeTagger:
-    """Return the loaded tagger of options that name a language model or a run."""
-    if arguments.run is None:
-        return choice_from_arguments(arguments).load(engine)
-    return load_run_tagger(arguments.run, engine=engine, weights=arguments.weights, decoding=arguments.decoding)
-
-
-def _loader(arguments: argparse.Namespace) -> Callable[[], tuple[Stream, Usage]]:
-    if arguments.engine != "ray":
-        return lambda: load_stream(arguments, arguments.engine)
+    options = tagger_options(arguments)
+    engine = arguments.engine
+    if engine != "ray":
+        spec = read_spec(options, engine)
+        return CatalogueTagger(spec, lambda: stream_of(spec.load(engine)))
+    if arguments.workers < 1:
+        raise RecipeError(f"--workers {arguments.workers}: expected at least 1")
+    worker_engine, num_workers, gpus = arguments.worker_engine, arguments.workers, arguments.gpus_per_worker
 
     def load() -> tuple[Stream, Usage]:
         from hangtag.taggers.ray_workers import RayWorkers
 
-        if arguments.workers < 1:
-            raise RecipeError(f"--workers {arguments.workers}: expected at least 1")
-        options = argparse.Namespace(**vars(arguments))
+        # A worker may stand on another machine: it reads the files itself.
         workers = RayWorkers(
-            lambda: load_stream(options, options.worker_engine),
-            num_workers=arguments.workers,
-            gpus_per_worker=arguments.gpus_per_worker,
+            lambda: stream_of(read_spec(options, worker_engine).load(worker_engine)),
+            num_workers=num_workers,
+            gpus_per_worker=gpus,
         )
         return workers.stream, workers.usage
 
-    return load
+    spec = read_spec(options, worker_engine)
+    # One server is one queue, however many workers there might be.
+    return CatalogueTagger(spec, (lambda: stream_of(spec.load())) if options.endpoint else load)
 
 
-def _prompted(arguments: argparse.Namespace) -> CatalogueTagger:
-    choice = choice_from_arguments(arguments)
-    ingredients = prompted_ingredients(
-        model=choice.model,
-        vocabulary=choice.vocabulary,
-        limits=choice.limits,
-        template=choice.template,
-        shots=choice.shots,
-        examples=arguments.examples,
-        decoding=choice.decoding,
-        max_tokens=MAX_TOKENS,
-        budget=repr(Budget()),
-    )
-    return CatalogueTagger(choice.model, choice.vocabulary, ingredients, _loader(arguments))
-
-
-def _null(arguments: argparse.Namespace) -> CatalogueTagger:
-    vocabulary = TagVocabulary.from_path(arguments.vocabulary)
-    return CatalogueTagger("null", vocabulary, named_ingredients("null", vocabulary), _loader(arguments))
-
-
-def _of_endpoint(arguments: argparse.Namespace) -> CatalogueTagger:
-    vocabulary = TagVocabulary.from_path(arguments.vocabulary)
-    examples = load_labelled(arguments.examples) if arguments.examples else ()
-    shots = min(DEFAULT_SHOTS, len(examples)) if arguments.shots is None else arguments.shots
-
-    def load() -> tuple[Stream, Usage]:
-        from hangtag.taggers.http_client import HttpTagger
-
-        tagger = HttpTagger(
-            vocabulary,
-            url=arguments.endpoint,
-            model=arguments.model,
-            key=os.environ.get(arguments.key_variable),
-            examples=examples,
-            shots=shots,
-            concurrency=32,
-            max_tokens=MAX_TOKENS,
-        )
-        return in_batches(tagger), tagger.usage
-
-    ingredients = named_ingredients(arguments.model, vocabulary, examples=arguments.examples, shots=shots)
-    return CatalogueTagger(arguments.model, vocabulary, ingredients, load)
-
-
-def _of_run(arguments: argparse.Namespace) -> CatalogueTagger:
-    run = read_run(arguments.run)
-    ingredients = run_ingredients(run, weights=arguments.weights, decoding=arguments.decoding)
-    return CatalogueTagger(arguments.run.resolve().name, run.vocabulary, ingredients, _loader(arguments))
-
-
-def in_batches(tagger: Tagger) -> Stream:
-    """Return the stream of a tagger that takes whole batches."""
-
-    def stream(products: Iterable[Product]) -> Iterator[Tagging]:
-        iterator = iter(products)
-        while batch := list(islice(iterator, _BATCH)):
-            yield from tagger.tag(batch)
-
-    return stream
+def read_spec(options: TaggerOptions, engine: str) -> TaggerSpec:
+    """Return what the options describe; the engine `null` takes the place of a prompted model."""
+    if engine == "null" and options.endpoint is None:
+        if options.run is not None:
+            raise RecipeError("--engine null cannot be combined with --run, which brings its own model")
+        if options.vocabulary is None:
+            raise RecipeError("the tags are missing: give --vocabulary F")
+        return TaggerSpec(TagVocabulary.from_path(options.vocabulary), Null())
+    return options.read()

@@ -169,13 +169,14 @@ def generate(
     start = time.monotonic()
     _check_numbers(arguments)
     files = tuple(list_files(arguments.inputs))
-    tagger = tagger or catalogue_tagger.tagger_from_arguments(arguments)
+    tagger = tagger or catalogue_tagger.described(arguments)
+    identity = tagger.spec.identity()
     job = Job(
         files=files,
         columns=ColumnMap(parse_columns(arguments.map)),
-        context=context_digest(tagger.ingredients),
-        model=tagger.name,
-        vocabulary=tagger.vocabulary.fingerprint,
+        context=context_digest(identity),
+        model=tagger.spec.name,
+        vocabulary=tagger.spec.vocabulary.fingerprint,
         part_rows=arguments.part_rows,
         keep=kept_columns(files, arguments.keep),
         interpret=product_of_request if arguments.format == "openai-batch" else None,
@@ -195,8 +196,8 @@ def generate(
             output,
             job,
             format=arguments.format,
-            ingredients=tagger.ingredients,
-            vocabulary=tagger.vocabulary,
+            ingredients=identity,
+            vocabulary=tagger.spec.vocabulary,
             is_strict=arguments.strict,
         )
         for line in plan.lines:

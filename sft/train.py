@@ -240,7 +240,7 @@ def _write_manifest(
 
     RunManifest(
         program="sft.train",
-        kind="qlora",
+        kind=recipe.method,
         base_model=recipe.model,
         vocabulary=dataset.vocabulary.fingerprint,
         data={"folder": dataset.folder.name, "digest": dataset.digest, "num_train": len(products)},

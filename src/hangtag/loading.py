@@ -13,7 +13,7 @@ from hangtag.calibration import Calibration
 from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.errors import DataError
-from hangtag.manifest import RunManifest, load_run
+from hangtag.manifest import RunFiles, RunManifest, load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget, Prompter
 from hangtag.vocabulary import TagVocabulary
@@ -26,6 +26,8 @@ EngineName = Literal["vllm", "transformers"]
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_SHOTS = 4
 DEFAULT_MAX_TAGS = 8
+MAX_TOKENS = 256
+"""Of a whole answer of a prompted model."""
 
 
 def load_engine(model: str = DEFAULT_MODEL, engine: EngineName = "vllm", *, dtype: str | None = None) -> Engine:
@@ -60,6 +62,19 @@ def default_limits(
     return Limits(min_tags=min_tags, max_tags=max_tags, with_parents=with_parents)
 
 
+def default_shots(examples: Sequence[Product]) -> int:
+    """Return the number of examples in a prompt where nobody says one."""
+    return min(DEFAULT_SHOTS, len(examples))
+
+
+def check_examples(examples: Sequence[Product], vocabulary: TagVocabulary) -> None:
+    """Refuse labelled products whose tags are not in the vocabulary. Raises DataError: names the first one."""
+    for example in examples:
+        unknown = [tag for tag in example.tags or () if tag not in vocabulary]
+        if unknown:
+            raise DataError(f"example {example.id!r} has the tag {unknown[0]!r}, which is not in the vocabulary")
+
+
 def load_tagger(
     vocabulary: TagVocabulary | str | Path,
     model: str | Engine = DEFAULT_MODEL,
@@ -71,7 +86,7 @@ def load_tagger(
     budget: Budget | None = None,
     engine: EngineName = "vllm",
     decoding: Decoding = "set",
-    max_tokens: int = 256,
+    max_tokens: int = MAX_TOKENS,
 ) -> GenerativeTagger:
     """Return a tagger that prompts a language model with zero or a few examples.
 
@@ -87,12 +102,9 @@ def load_tagger(
     if not isinstance(vocabulary, TagVocabulary):
         vocabulary = TagVocabulary.from_path(vocabulary)
     labelled = load_labelled(examples) if isinstance(examples, str | Path) else tuple(examples)
-    for example in labelled:
-        unknown = [tag for tag in example.tags or () if tag not in vocabulary]
-        if unknown:
-            raise DataError(f"example {example.id!r} has the tag {unknown[0]!r}, which is not in the vocabulary")
+    check_examples(labelled, vocabulary)
     if shots is None:
-        shots = min(DEFAULT_SHOTS, len(labelled))
+        shots = default_shots(labelled)
     limits = limits or default_limits(vocabulary, labelled)
     loaded = load_engine(model, engine) if isinstance(model, str) else model
     tokenizer = HFPieceTokenizer(loaded.tokenizer)
@@ -228,15 +240,15 @@ def run_tagger(
         DataError: the run is not complete, or not of a language model.
     """
     trained = read_run(run)
-    calibration = run / "calibration.json"
+    files = trained.files
     return fine_tuned_tagger(
         engine,
         trained.vocabulary,
         trained.answers,
-        template=run / "prompt.jinja",
+        template=files.prompt,
         decoding=decoding,
         limits=limits,
-        calibration=Calibration.load(calibration) if calibration.is_file() else None,
+        calibration=Calibration.load(files.calibration) if files.calibration.is_file() else None,
     )
 
 
@@ -248,6 +260,11 @@ class FineTunedRun:
     manifest: RunManifest
     vocabulary: TagVocabulary
     answers: AnswerSettings
+
+    @property
+    def files(self) -> RunFiles:
+        """Its files."""
+        return RunFiles(self.folder)
 
     def exported(self, weights: str) -> tuple[Path, str]:
         """Return the folder of exported weights, `model` or `model-int8`, and their SHA-256.

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,50 @@ from hangtag.errors import DataError
 from hangtag.vocabulary import TagVocabulary
 
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The files of a run directory, by what they hold."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def prompt(self) -> Path:
+        """The prompt template of the training."""
+        return self.folder / "prompt.jinja"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The tags; their fingerprint stands in the manifest."""
+        return self.folder / "vocabulary.json"
+
+    @property
+    def adapter(self) -> Path:
+        """PEFT's adapter, where the method makes one."""
+        return self.folder / "adapter"
+
+    @property
+    def calibration(self) -> Path:
+        """The map from confidence to observed precision; may be missing."""
+        return self.folder / "calibration.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What was measured at the end of the training."""
+        return self.folder / "metrics.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Written last: its presence means that the run completed."""
+        return self.folder / MANIFEST
+
+
 _PACKAGES = (
     "hangtag",
     "torch",
@@ -105,7 +150,7 @@ class RunManifest(BaseModel):
 
     def write(self, run: str | Path) -> None:
         """Write `manifest.json` into the run directory, atomically."""
-        write_json(Path(run) / MANIFEST, self.model_dump())
+        write_json(RunFiles(Path(run)).manifest, self.model_dump())
 
     @classmethod
     def read(cls, run: str | Path) -> RunManifest:
@@ -114,7 +159,7 @@ class RunManifest(BaseModel):
         Raises:
             DataError: no folder, no manifest (the run did not complete), or a manifest of another form.
         """
-        path = Path(run) / MANIFEST
+        path = RunFiles(Path(run)).manifest
         if not Path(run).is_dir():
             raise DataError(f"{run}: no such run directory; expected a folder that a training program wrote")
         if not path.is_file():
@@ -132,7 +177,7 @@ def load_run(run: str | Path) -> tuple[RunManifest, TagVocabulary]:
         DataError: the run did not complete, or its vocabulary is not the one its manifest names.
     """
     manifest = RunManifest.read(run)
-    vocabulary = TagVocabulary.from_path(Path(run) / "vocabulary.json")
+    vocabulary = TagVocabulary.from_path(RunFiles(Path(run)).vocabulary)
     if vocabulary.fingerprint != manifest.vocabulary:
         raise DataError(
             f"{run}: vocabulary.json has fingerprint {vocabulary.fingerprint[:12]}, the manifest says "

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from hangtag.errors import MissingExtra, ModelError
 from hangtag.home import hangtag_home
-from hangtag.manifest import file_sha256, write_json
+from hangtag.manifest import file_sha256, folder_sha256, write_json
 
 _WEIGHTS = (".safetensors", ".bin")
 
@@ -105,6 +107,41 @@ def resolve_model(name: str | Path) -> str:
             f"model {text!r}: no such folder; expected {known}, a model folder or a hub id (org/name)"
         )
     return text
+
+
+def model_digest(model: str) -> str:
+    """Return what tells one model from another: a digest of a folder's files, or a hub id with its revision."""
+    path = resolve_model(model)
+    if Path(path).is_dir():
+        return folder_digest(Path(path))
+    return f"{path}@{_hub_revision(path)}"
+
+
+def folder_digest(folder: Path) -> str:
+    """Return `folder_sha256`, remembered in hangtag's home while names, sizes and times of files are the same."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    stats = [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    state = hashlib.sha256(json.dumps([str(folder.resolve()), stats]).encode()).hexdigest()
+    cache = hangtag_home() / "digests" / f"{state}.json"
+    try:
+        return str(json.loads(cache.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, LookupError):
+        digest = folder_sha256(folder)
+    try:
+        write_json(cache, {"folder": str(folder), "sha256": digest})
+    except OSError:
+        # A home that cannot be written costs the next start the time of hashing, nothing else.
+        return digest
+    return digest
+
+
+def _hub_revision(model: str) -> str:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    reference = home / "hub" / f"models--{model.replace('/', '--')}" / "refs" / "main"
+    try:
+        return reference.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "unknown"
 
 
 def fetch_model(name: str, say: Callable[[str], None] = lambda _: None) -> Path:

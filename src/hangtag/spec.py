@@ -1,0 +1,366 @@
+"""Which tagger: the one description behind every door, from which identity and loading follow.
+
+`TaggerOptions` is what a user says, in options or in YAML; `read` checks it, reads its files and returns a
+`TaggerSpec`. `TaggerSpec.identity` decides what counts as the same tagger (the keys of rows in a catalogue run,
+cached predictions of an evaluation), and `TaggerSpec.load` is the way to a tagger that answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hangtag.catalog import load_labelled
+from hangtag.config import Recipe
+from hangtag.constraint import Limits
+from hangtag.errors import RecipeError
+from hangtag.loading import (
+    DEFAULT_MODEL,
+    MAX_TOKENS,
+    EngineName,
+    FineTunedRun,
+    check_examples,
+    default_limits,
+    default_shots,
+    load_engine,
+    load_run_tagger,
+    load_tagger,
+    read_run,
+    run_tagger,
+)
+from hangtag.manifest import file_sha256
+from hangtag.models import model_digest
+from hangtag.nearest import default_encoder_name
+from hangtag.product import Product
+from hangtag.prompt import Budget, default_template
+from hangtag.tagging import Tagger, Tagging, Usage
+from hangtag.vocabulary import TagVocabulary
+
+if TYPE_CHECKING:
+    from hangtag.taggers.generative import Decoding, Engine, GenerativeTagger
+
+Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
+
+_FORM = 1
+"""Counts up when the same ingredients begin to give other prompts or taggings."""
+_BATCH = 256
+_FIRST_TEMPLATES = frozenset(
+    (
+        "5654f71058d0cff080d2984a7b80b7d83611d1a4eaa96127ac8b1092c69f7be4",  # zero_shot_v1
+        "d054c1b56da71e043ce449ba63ac54ae1fe2257fce442abcd4bd0f9f92caf65a",  # few_shot_v1
+    )
+)
+"""SHA-256 of the templates of 0.1.0, which named none in the identity of an endpoint's taggings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled products for few-shot prompts, and the SHA-256 of where they came from (None: there are none)."""
+
+    products: tuple[Product, ...] = ()
+    sha256: str | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Examples:
+        """Return the labelled products of a file. Raises DataError: it cannot be read as such."""
+        return cls(load_labelled(path), file_sha256(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A language model that is prompted with zero or a few examples."""
+
+    model: str
+    examples: Examples
+    shots: int
+    limits: Limits
+    template: Path
+    decoding: Decoding = "set"
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def name(self) -> str:
+        """What taggings call it."""
+        return self.model
+
+    def identity(self) -> dict[str, Any]:
+        """See `TaggerSpec.identity`. Raises ModelError: the model is not to be had."""
+        return {
+            "model": model_digest(self.model),
+            "prompt": {
+                "template": file_sha256(self.template),
+                "shots": self.shots,
+                "examples": self.examples.sha256 if self.shots else None,
+                "encoder": default_encoder_name() if self.shots else None,
+                "budget": repr(Budget()),
+            },
+            "limits": _limits(self.limits),
+            "decoding": {"kind": self.decoding, "max_tokens": self.max_tokens},
+            "calibration": None,
+        }
+
+    def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> GenerativeTagger:
+        """See `TaggerSpec.load`."""
+        loaded = load_engine(self.model, engine) if isinstance(engine, str) else engine
+        return load_tagger(
+            vocabulary,
+            loaded,
+            examples=self.examples.products,
+            shots=self.shots,
+            limits=self.limits,
+            template=self.template,
+            decoding=self.decoding,
+            max_tokens=self.max_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """A completed run of `sft.train`: it brings prompt, limits and calibration. `weights` names their folder."""
+
+    run: FineTunedRun
+    weights: str = "model"
+    decoding: Decoding = "set"
+
+    @property
+    def name(self) -> str:
+        """What taggings call it."""
+        return self.run.folder.resolve().name
+
+    def identity(self) -> dict[str, Any]:
+        """See `TaggerSpec.identity`. Raises DataError: the run has no such weights."""
+        _, digest = self.run.exported(self.weights)
+        files = self.run.files
+        return {
+            "model": {"base": self.run.manifest.base_model, "sha256": digest},
+            "prompt": {"template": file_sha256(files.prompt)},
+            "settings": self.run.answers.model_dump(),
+            "decoding": {"kind": self.decoding},
+            "calibration": file_sha256(files.calibration) if files.calibration.is_file() else None,
+        }
+
+    def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> GenerativeTagger:
+        """See `TaggerSpec.load`; the run's own vocabulary counts."""
+        if isinstance(engine, str):
+            return load_run_tagger(self.run.folder, engine=engine, weights=self.weights, decoding=self.decoding)
+        return run_tagger(self.run.folder, engine, decoding=self.decoding)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model behind an OpenAI-compatible server, known by its name only."""
+
+    url: str
+    model: str
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable with the server's key."""
+    examples: Examples = Examples()
+    shots: int = 0
+    concurrency: int = 32
+    constrained: bool = True
+    max_tokens: int = MAX_TOKENS
+
+    @property
+    def name(self) -> str:
+        """What taggings call it."""
+        return self.model
+
+    def identity(self) -> dict[str, Any]:
+        """See `TaggerSpec.identity`.
+
+        Examples count without shots too: the answer's limits are taken from them. A template counts by its file's
+        hash, except for those of the first release, whose taggings stand in folders without one.
+        """
+        prompt: dict[str, Any] = {"examples": self.examples.sha256, "shots": self.shots}
+        template = file_sha256(default_template(self.shots))
+        if template not in _FIRST_TEMPLATES:
+            prompt["template"] = template
+        described: dict[str, Any] = {"model": self.model, "prompt": prompt}
+        return described if self.constrained else described | {"decoding": {"kind": "free"}}
+
+    def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
+        """See `TaggerSpec.load`; the server is its own engine."""
+        from hangtag.taggers.http_client import HttpTagger
+
+        return HttpTagger(
+            vocabulary,
+            url=self.url,
+            model=self.model,
+            key=os.environ.get(self.key_variable),
+            examples=self.examples.products,
+            shots=self.shots,
+            constrained=self.constrained,
+            concurrency=self.concurrency,
+            max_tokens=self.max_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """No model: tags drawn from a hash of the text, to measure everything else."""
+
+    name: str = "null"
+
+    def identity(self) -> dict[str, Any]:
+        """See `TaggerSpec.identity`."""
+        return {"model": self.name, "prompt": {"examples": None, "shots": 0}}
+
+    def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
+        """See `TaggerSpec.load`."""
+        from hangtag.taggers.null import NullTagger
+
+        return NullTagger(vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
+class TaggerSpec:
+    """One tagger, described: a vocabulary and where its tags come from. No engine is loaded yet."""
+
+    vocabulary: TagVocabulary
+    source: Prompted | FineTuned | Endpoint | Null
+
+    @property
+    def name(self) -> str:
+        """What taggings call the model."""
+        return self.source.name
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything beside the product that decides a tagging, as plain JSON.
+
+        Two specs with equal identities give equal taggings; `hangtag.bulk.keys` hashes it into the keys of rows.
+
+        Raises:
+            HangtagError: a model or exported weights are not there.
+        """
+        facets = {name: [limits.min, limits.max] for name, limits in self.vocabulary.facets.items()}
+        about = {"vocabulary": self.vocabulary.fingerprint, "facets": facets}
+        return {"form": _FORM, **self.source.identity(), **about}
+
+    def load(self, engine: EngineName | Engine = "vllm") -> Tagger:
+        """Return the tagger, ready. `engine` is a name, or an engine that has the weights already.
+
+        Raises:
+            HangtagError: the model or the engine is not to be had.
+        """
+        return self.source.load(self.vocabulary, engine)
+
+
+class TaggerOptions(Recipe):
+    """What a user says of a tagger, in options or YAML; paths are files that `read` opens."""
+
+    run: Path | None = None
+    """A fine-tuned run directory; it brings vocabulary, prompt, limits and calibration."""
+    weights: Literal["model", "model-int8"] = "model"
+    """Which of the run's exported weights."""
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible server, with its version: http://HOST:PORT/v1."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable with the endpoint's key."""
+    model: str = DEFAULT_MODEL
+    """A fetched model's name, a model folder, a hub id, or the endpoint's name of its model."""
+    vocabulary: Path | None = None
+    """The tags: JSON, CSV, or one a line."""
+    examples: Path | None = None
+    """Labelled products for few-shot prompts."""
+    shots: int | None = None
+    """Examples in each prompt; by default 4 where there are examples."""
+    min_tags: int = 0
+    """Fewest tags of an answer."""
+    max_tags: int | None = None
+    """Most tags of an answer; by default as many as an example holds, 8 without examples."""
+    with_parents: bool = False
+    """A tag's parents come with it."""
+    prompt: Path | None = None
+    """A prompt template in place of the default one."""
+    decoding: Literal["set", "schema", "free"] = "set"
+    """Correct sets; the engine's own JSON schema; no constraint."""
+    max_tokens: int = MAX_TOKENS
+    """Tokens of a whole answer."""
+
+    def read(self) -> TaggerSpec:
+        """Return what these options describe, its files read and checked.
+
+        Raises:
+            HangtagError: options contradict each other, a number is out of range, or a file or run is refused.
+        """
+        for name, low in (("shots", 0), ("max_tags", 1), ("min_tags", 0), ("max_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise RecipeError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
+        if self.run is not None:
+            self._refuse(_OF_RUNS, "--run, which brings its own")
+            return of_run(self.run, weights=self.weights, decoding=self.decoding)
+        if self.vocabulary is None:
+            raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
+        if self.endpoint is not None:
+            self._refuse(_OF_SERVERS, "--endpoint, which takes the defaults")
+        vocabulary = TagVocabulary.from_path(self.vocabulary)
+        examples = Examples.read(self.examples) if self.examples else Examples()
+        check_examples(examples.products, vocabulary)
+        shots = default_shots(examples.products) if self.shots is None else self.shots
+        if self.endpoint is not None:
+            server = Endpoint(
+                self.endpoint, self.model, self.key_variable, examples, shots, max_tokens=self.max_tokens
+            )
+            return TaggerSpec(vocabulary, server)
+        limits = default_limits(
+            vocabulary,
+            examples.products,
+            min_tags=self.min_tags,
+            max_tags=self.max_tags,
+            with_parents=self.with_parents,
+        )
+        template = self.prompt or default_template(shots)
+        return TaggerSpec(
+            vocabulary,
+            Prompted(self.model, examples, shots, limits, template, self.decoding, self.max_tokens),
+        )
+
+    def _refuse(self, names: Sequence[str], beside: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise RecipeError(f"--{name.replace('_', '-')} cannot be combined with {beside}")
+
+
+# What a run was trained with, and so brings itself.
+_OF_RUNS = ("vocabulary", "examples", "shots", "max_tags", "min_tags", "with_parents", "prompt", "endpoint")
+# What a server's tagger has its own way of.
+_OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
+
+
+def of_run(run: str | Path, *, weights: str = "model", decoding: Decoding = "set") -> TaggerSpec:
+    """Return the description of a run's tagger. Raises DataError: no completed run of a language model."""
+    trained = read_run(run)
+    return TaggerSpec(trained.vocabulary, FineTuned(trained, weights, decoding))
+
+
+def stream_of(tagger: Tagger) -> tuple[Stream, Usage]:
+    """Return a tagger's stream over products of any number, and what it has used so far."""
+    stream = getattr(tagger, "stream", None)
+    return stream or in_batches(tagger), getattr(tagger, "usage", None) or Usage()
+
+
+def in_batches(tagger: Tagger) -> Stream:
+    """Return the stream of a tagger that takes whole batches."""
+
+    def stream(products: Iterable[Product]) -> Iterator[Tagging]:
+        iterator = iter(products)
+        while batch := list(islice(iterator, _BATCH)):
+            yield from tagger.tag(batch)
+
+    return stream
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    facets = limits.facets
+    return {
+        "min_tags": limits.min_tags,
+        "max_tags": limits.max_tags,
+        "with_parents": limits.with_parents,
+        "only_facets": sorted(limits.only_facets) if limits.only_facets is not None else None,
+        "facets": {name: [limit.min, limit.max] for name, limit in facets.items()} if facets else None,
+    }

@@ -1,0 +1,130 @@
+"""The one description of a tagger: what decides its identity, and that identities of 0.1.0 still stand.
+
+`tests/data/output_0_1_0` was written by hangtag 0.1.0: `out` is a catalogue run without a model, and
+`identities.json` holds for some command lines the digest of what decides a tagging.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hangtag import TagVocabulary
+from hangtag.bulk.keys import context_digest
+from hangtag.config import load_recipe
+from hangtag.errors import HangtagError
+from hangtag.spec import Endpoint, Examples, Prompted, TaggerOptions, TaggerSpec
+from serve import catalogue_tagger, generate
+
+OLD = Path(__file__).parent / "data" / "output_0_1_0"
+IDENTITIES: dict[str, Any] = json.loads((OLD / "identities.json").read_text())
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shop"
+    shutil.copytree(OLD, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HANGTAG_HOME", str(tmp_path / "home"))
+    return folder
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_identities_are_those_of_the_first_release(shop: Path, name: str) -> None:
+    arguments = generate.parser().parse_args(["in", "out", *IDENTITIES[name]["options"]])
+    identity = catalogue_tagger.described(arguments).spec.identity()
+    assert context_digest(identity) == IDENTITIES[name]["context"]
+
+
+def test_nothing_of_an_output_of_the_first_release_is_tagged_again(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["catalogue.jsonl", "out", "--vocabulary", "tags.json", "--engine", "null", "--part-rows", "5"]
+    assert generate.main([*command, "--quiet"]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows"], summary["tagged_now"], summary["error"]) == (12, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"max_tags": 2}, {"max_tags": 3}),
+        ({}, {"min_tags": 1}),
+        ({}, {"with_parents": True}),
+        ({}, {"decoding": "free"}),
+        ({}, {"max_tokens": 100}),
+        ({}, {"prompt": Path("mine.jinja")}),
+        ({"prompt": Path("mine.jinja")}, {"prompt": Path("changed.jinja")}),
+        ({}, {"vocabulary": Path("limited.json")}),
+        # They set the most tags of an answer even where none stands in the prompt.
+        ({"endpoint": "http://x/v1"}, {"endpoint": "http://x/v1", "examples": Path("labelled.jsonl"), "shots": 0}),
+        ({"endpoint": "http://x/v1"}, {"endpoint": "http://x/v1", "model": "other"}),
+    ],
+)
+def test_identity_changes_with_what_decides_a_tagging(
+    shop: Path, options: dict[str, Any], other: dict[str, Any]
+) -> None:
+    (shop / "mine.jinja").write_text("{{ product.title }}")
+    (shop / "changed.jinja").write_text("{{ product.title }}!")
+    (shop / "limited.json").write_text('{"tags": ["red", "blue", "cup", "shoes"], "facets": {"": {"max": 1}}}')
+    before, after = (
+        TaggerOptions(**{"vocabulary": Path("tags.json"), "model": "model"} | said).read().identity()
+        for said in (options, other)
+    )
+    assert before != after
+    assert json.loads(json.dumps(after)) == after
+
+
+def test_identity_of_an_endpoint_changes_with_the_default_template(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TaggerSpec(TagVocabulary.from_json(["red"]), Endpoint("http://x/v1", "m"))
+    before = spec.identity()
+    (shop / "tag_v2.jinja").write_text("{{ product.title }}")
+    monkeypatch.setattr("hangtag.spec.default_template", lambda shots: shop / "tag_v2.jinja")
+    assert spec.identity() != before
+
+
+def test_a_description_is_said_in_yaml_too_and_travels_to_workers(shop: Path) -> None:
+    (shop / "tagger.yaml").write_text(
+        "model: model\nvocabulary: tags.json\nexamples: labelled.jsonl\nshots: 0\nmax_tags: 2\n"
+    )
+    spec = load_recipe("tagger.yaml", TaggerOptions).read()
+    assert isinstance(spec.source, Prompted)
+    assert (spec.name, spec.source.limits.max_tags, len(spec.source.examples.products)) == ("model", 2, 3)
+    assert pickle.loads(pickle.dumps(spec)).identity() == spec.identity()
+
+
+def test_limits_come_from_the_examples(shop: Path) -> None:
+    source = TaggerOptions(vocabulary=Path("tags.json"), examples=Path("labelled.jsonl")).read().source
+    assert isinstance(source, Prompted)
+    assert (source.shots, source.limits.max_tags) == (3, 3)
+    assert source.examples == Examples.read("labelled.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "the tags are missing"),
+        ({"vocabulary": Path("tags.json"), "shots": -1}, "--shots -1: expected at least 0"),
+        ({"vocabulary": Path("tags.json"), "max_tags": 0}, "--max-tags 0: expected at least 1"),
+        ({"run": Path("r"), "shots": 2}, "--shots cannot be combined with --run"),
+        (
+            {"vocabulary": Path("tags.json"), "endpoint": "http://x", "min_tags": 1},
+            "--min-tags cannot be combined with --endpoint",
+        ),
+        ({"vocabulary": Path("few.json"), "examples": Path("labelled.jsonl")}, "not in the vocabulary"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(
+    shop: Path, options: dict[str, Any], message: str
+) -> None:
+    (shop / "few.json").write_text('["red"]')
+    with pytest.raises(HangtagError, match=message) as refused:
+        TaggerOptions(**options).read()
+    assert refused.value.exit_code == 2
