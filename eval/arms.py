@@ -131,9 +131,7 @@ def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
     labels = [manifest.details.get("method", manifest.kind) for _, manifest, _ in manifests]
     for (run, manifest, vocabulary), label in zip(manifests, labels, strict=True):
         if manifest.kind != "bert" and "answers" not in manifest.details:
-            raise DataError(
-                f"{run}: a run of kind {manifest.kind!r}; expected one of sft.train or sft.train_bert"
-            )
+            raise DataError(f"{run}: a run of kind {manifest.kind!r}; expected one of sft.train or sft.train_bert")
         if vocabulary.fingerprint != dataset.vocabulary.fingerprint:
             raise DataError(
                 f"{run}: trained on vocabulary {vocabulary.fingerprint[:12]} ({len(vocabulary)} tags), but "

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import Dataset, load_dataset
+from hangtag.constraint import parse_answer
 from hangtag.errors import RecipeError
 from hangtag.manifest import provenance
 from hangtag.product import Product
 from hangtag.taggers.vllm_offline import KV_CACHE_GIB, VllmEngine
-from hangtag.tagging import parse_answer
 from hangtag.vocabulary import TagVocabulary
 from serve import generate
 from serve.contestant import Contestant

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import load_dataset
+from hangtag.constraint import parse_answer
 from hangtag.errors import RecipeError
 from hangtag.loading import DEFAULT_MODEL, read_run
 from hangtag.manifest import provenance, write_json
 from hangtag.product import Product
 from hangtag.sample import sample_folder
-from hangtag.tagging import parse_answer
 from hangtag.vocabulary import Tag, TagVocabulary
 from serve.contestant import Contestant
 
@@ -205,7 +205,7 @@ def _work(
         counts: Counter[str] = Counter()
         for generation in generations:
             text = engine.tokenizer.decode([*plan.prefix, *generation.token_ids], skip_special_tokens=True)
-            answer = parse_answer(text, vocabulary)
+            answer = parse_answer(text, vocabulary, plan.limits)
             counts["invalid"] += answer.reason is not None
             counts["unclosed"] += answer.reason is not None and len(generation.token_ids) >= options["max_tokens"]
             for kind in ("unknown", "repeated", "over_limit"):

@@ -36,14 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import load_dataset
-from hangtag.constraint import answer_schema
+from hangtag.constraint import answer_schema, parse_answer
 from hangtag.errors import EngineError, RecipeError
 from hangtag.loading import DEFAULT_MODEL, NearestVocabulary, default_limits
 from hangtag.manifest import provenance, write_json
 from hangtag.product import Product
 from hangtag.prompt import Prompter
 from hangtag.sample import sample_folder
-from hangtag.tagging import parse_answer
 from hangtag.vocabulary import TagVocabulary
 
 ROOT = Path(__file__).resolve().parent.parent

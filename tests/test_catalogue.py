@@ -244,6 +244,44 @@ def test_a_dead_engine_costs_nothing_that_it_gave(shop: Shop) -> None:
     assert shop.rows() == whole
 
 
+def shuffled(taggings: list[Tagging]) -> list[Tagging]:
+    return [taggings[1], taggings[0], *taggings[2:]]
+
+
+@pytest.mark.parametrize(
+    ("disturb", "message"),
+    [
+        (shuffled, "got a tagging of 'p6', expected that of 'p5'"),
+        (lambda taggings: taggings[1:], "got a tagging of 'p6', expected that of 'p5'"),
+        (lambda taggings: taggings[:-1], "got the end, expected that of 'p9'"),
+        (lambda taggings: [*taggings, taggings[-1]], "got a tagging of 'p9', expected the end"),
+    ],
+)
+def test_an_engine_that_answers_out_of_order_mislabels_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, disturb: Any, message: str
+) -> None:
+    shop.write(products(10))
+    stream = NullTagger.stream
+
+    def disturbed(tagger: NullTagger, some: Iterable[Product]) -> Iterator[Tagging]:
+        taggings = sorted(stream(tagger, some), key=lambda tagging: tagging.id)
+        yield from taggings[:5]
+        yield from disturb(taggings[5:])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NullTagger, "stream", disturbed)
+        code, _ = shop.run("--window", "10")
+        assert code == 1
+        assert message in shop.error
+        assert shop.error.count("\n") == 1
+    code, summary = shop.run("--window", "10")
+    assert (code, summary["ok"]) == (0, 10)
+    truth = NullTagger(TagVocabulary.from_json(TAGS))
+    for row in shop.rows():
+        tagging = truth.tag([Product(id=row["id"], title=f"Product {row['id'][1:]}")])[0]
+        assert [tag["tag"] for tag in row["tags"]] == list(tagging.names)
+
+
 def test_an_interrupt_is_one_line_and_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.write(products(40))
     stream = NullTagger.stream

@@ -10,9 +10,10 @@ import pytest
 from constraint_oracle import byte_tokenizer, reachable
 from toy_tokenizers import TAG_WORDS, ByteTokenizer, WordTokenizer
 
-from hangtag.constraint import Limits, Spelling, TagConstraint, answer_schema, count_violations
+from hangtag.constraint import Limits, Spelling, TagConstraint, answer_schema, parse_answer
 from hangtag.constraint.spelling import CLOSE, OPEN
 from hangtag.errors import ConstraintError
+from hangtag.tagging import to_answer
 from hangtag.vocabulary import FacetLimits, Tag, TagVocabulary
 
 VOCABULARY = TagVocabulary(
@@ -286,4 +287,6 @@ def test_schema_of_closed_facets_and_counts() -> None:
     ],
 )
 def test_violations_by_hand(tags: list[str], limits: Limits, violations: dict[str, int]) -> None:
-    assert count_violations(tags, VOCABULARY, limits) == violations
+    answer = parse_answer(to_answer(tags), VOCABULARY, limits)
+    assert answer.violations == violations
+    assert (answer.reason is not None) == ("under_limit" in violations)

@@ -10,8 +10,9 @@ import pytest
 from fake_vllm import Shop
 
 from hangtag import Product, TagVocabulary
+from hangtag.constraint import parse_answer
 from hangtag.taggers.generative import GenerativeTagger
-from hangtag.tagging import parse_answer, to_answer
+from hangtag.tagging import to_answer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 

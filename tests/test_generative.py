@@ -94,11 +94,13 @@ def test_bad_rows_and_refusals_keep_their_places() -> None:
     [
         ('{"tags":["red","shoes"]}', "ok", ("red", "shoes"), {}),
         (
-            '{"tags":["red","red","green","reddish"]}',
+            '{"tags":["red","red","green","reddish","shoes"]}',
             "ok",
-            ("red",),
+            ("red", "shoes"),
             {"repeated": 1, "unknown": 1, "over_limit": 1},
         ),
+        ('{"tags":["red"]}', "unparsed", (), {}),  # its type is missing
+        ('{"tags":["shoes","red","防水"]}', "ok", ("shoes", "red"), {"over_limit": 1}),
         ('Sure! {"tags":["red"]}', "unparsed", (), {}),
     ],
 )
@@ -106,7 +108,7 @@ def test_unconstrained_answers_are_checked(
     text: str, status: str, names: tuple[str, ...], violations: dict[str, int]
 ) -> None:
     for decoding in ("schema", "free"):
-        bound = tagger(FakeEngine(free_text=text), decoding=decoding)
+        bound = tagger(FakeEngine(free_text=text), decoding=decoding, limits=Limits(max_tags=2))
         tagging = bound.tag([Product(id="1", title="cup")])[0]
         assert (tagging.status, tagging.names, tagging.violations) == (status, names, violations)
         assert (tagging.reason is None) == (status == "ok" and not violations)

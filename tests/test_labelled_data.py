@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hangtag import TagConstraint, load_dataset
-from hangtag.tagging import parse_answer, to_answer
+from hangtag.constraint import parse_answer
+from hangtag.tagging import to_answer
 
 
 @pytest.mark.model

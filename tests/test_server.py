@@ -26,14 +26,14 @@ from fuzzed import random_request
 from live_server import KEY, LiveServer, metric
 
 from hangtag import TagVocabulary, load_dataset
-from hangtag.constraint import Limits
+from hangtag.constraint import Limits, parse_answer
 from hangtag.endpoint.openapi import ROUTES
 from hangtag.endpoint.vocabularies import PromptOnlyEngine, load_tokenizer
 from hangtag.loading import load_tagger
 from hangtag.models import resolve_model
 from hangtag.product import Product
 from hangtag.sample import sample_folder
-from hangtag.tagging import parse_answer, to_answer
+from hangtag.tagging import to_answer
 from serve import server
 
 pytestmark = [pytest.mark.model, pytest.mark.filterwarnings("ignore")]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hangtag import FacetLimits, ScoredTag, Tagging, TagVocabulary
-from hangtag.tagging import Status, parse_answer, to_answer
+from hangtag import FacetLimits, Limits, ScoredTag, Tag, Tagging, TagVocabulary
+from hangtag.constraint import parse_answer
+from hangtag.tagging import Status, to_answer
 
 
 @pytest.mark.parametrize(
@@ -40,9 +43,72 @@ def test_parse_answer_reports_what_is_no_answer(vocabulary: TagVocabulary, text:
     assert not answer.is_correct_set
 
 
-@given(st.text(max_size=50))
-def test_parse_answer_never_raises(text: str) -> None:
-    parse_answer(text, TagVocabulary.from_json(["red"]))
+SHOES = TagVocabulary(
+    [Tag("shoes", "type"), Tag("boots", "type", parent="shoes"), Tag("red", "colour"), Tag("blue", "colour")]
+)
+
+
+@pytest.mark.parametrize(
+    ("limits", "written", "tags", "reason"),
+    [
+        (Limits(max_tags=1), ["red", "shoes", "boots"], ("red",), None),
+        (Limits(max_tags=0), ["red"], (), None),
+        (Limits(only_facets=frozenset({"type"})), ["red", "shoes"], ("shoes",), None),
+        (Limits(facets={"colour": FacetLimits(max=1)}), ["red", "blue", "shoes"], ("red", "shoes"), None),
+        (Limits(min_tags=2), ["red"], (), "1 more tags"),
+        (Limits(min_tags=2), ["red", "red", "green"], (), "1 more tags"),
+        (Limits(facets={"type": FacetLimits(min=1)}), ["red"], (), "1 more of 'type'"),
+        (Limits(with_parents=True), ["boots"], (), "the parent 'shoes'"),
+        (Limits(with_parents=True), ["boots", "shoes"], ("boots", "shoes"), None),
+        # The parent does not fit in beside its child.
+        (Limits(with_parents=True, max_tags=1), ["boots", "shoes"], (), "the parent 'shoes'"),
+        (Limits(with_parents=True, only_facets=frozenset({"colour"})), ["red"], ("red",), None),
+    ],
+)
+def test_parse_answer_keeps_to_the_limits_of_the_request(
+    limits: Limits, written: list[str], tags: tuple[str, ...], reason: str | None
+) -> None:
+    answer = parse_answer(to_answer(written), SHOES, limits)
+    assert answer.tags == tags
+    assert (answer.reason is None) == (reason is None)
+    assert reason is None or reason in str(answer.reason)
+    assert answer.is_correct_set == (answer.tags == tuple(written))
+
+
+# Close to an answer, and nearly always JSON: text drawn at random hardly ever is.
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["red", "green", "", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["tags", "x"]), inner, max_size=2),
+    max_leaves=8,
+)
+_DOCUMENTS = (
+    st.dictionaries(st.just("tags"), _VALUES, min_size=1)
+    | st.builds(lambda tags: {"tags": tags}, st.lists(_VALUES, max_size=4))
+    | _VALUES
+)
+
+
+@st.composite
+def near_answers(draw: st.DrawFn) -> str:
+    text = json.dumps(draw(_DOCUMENTS))
+    at, length = draw(st.integers(0, len(text))), draw(st.integers(0, 3))
+    return (
+        text
+        if draw(st.booleans())
+        else text[:at] + draw(st.text('[]{},:"0e\\u', max_size=3)) + text[at + length :]
+    )
+
+
+@given(near_answers(), st.sampled_from([Limits(), Limits(max_tags=1), Limits(min_tags=1)]))
+@example('{"tags":[' + "9" * 5000 + "]}", Limits())
+@example('{"tags":["red"],"tags":["green"]}', Limits())
+@example('{"tags":NaN}', Limits())
+@example("[" * 100_000, Limits())
+def test_parse_answer_never_raises_and_gives_known_tags_only(text: str, limits: Limits) -> None:
+    answer = parse_answer(text, TagVocabulary.from_json(["red", "shoes"]), limits)
+    assert set(answer.tags) <= {"red", "shoes"}
+    assert not (answer.reason and answer.tags)
+    assert limits.min_tags == 0 or answer.tags or answer.reason
 
 
 @given(st.lists(st.sampled_from(["red", "blue", "shoes"]), unique=True))

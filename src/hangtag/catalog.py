@@ -21,7 +21,7 @@ from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
 from hangtag.product import Product
-from hangtag.tagging import Tagging
+from hangtag.tagging import Tagging, check_pair
 from hangtag.vocabulary import TagVocabulary
 
 SPLITS = ("train", "validation", "test")
@@ -171,19 +171,20 @@ def tag_rows(
 
     `stream` yields taggings in the order of its products and may read ahead; `model` and `vocabulary` go into
     the taggings of bad rows.
+
+    Raises:
+        EngineError: `stream` yields the tagging of another product, one too many or too few.
     """
-    order: deque[BadRow | None] = deque()
+    order: deque[BadRow | Product] = deque()
 
     def products() -> Iterator[Product]:
         for row in rows:
-            if isinstance(row, BadRow):
-                order.append(row)
-            else:
-                order.append(None)
+            order.append(row)
+            if isinstance(row, Product):
                 yield row
 
     def leading_bad_rows() -> Iterator[Tagging]:
-        while order and (row := order[0]) is not None:
+        while order and isinstance(row := order[0], BadRow):
             order.popleft()
             yield Tagging(
                 id=row.id, status="error", reason=row.reason, model=model, vocabulary=vocabulary.fingerprint
@@ -191,9 +192,10 @@ def tag_rows(
 
     for tagging in stream(products()):
         yield from leading_bad_rows()
-        order.popleft()
+        check_pair(order.popleft().id if order else None, tagging)
         yield tagging
     yield from leading_bad_rows()
+    check_pair(order[0].id if order else None, None)
 
 
 class TaggingWriter:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hangtag.errors import EngineError
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
 
@@ -28,10 +29,10 @@ class ScoredTag(BaseModel):
 class Tagging(BaseModel):
     """The answer for one product.
 
-    `status` is "ok", "unparsed" (the model's text was no answer) or "error" (the product or the engine
-    failed); then `tags` is empty and `reason` says why. An "ok" tagging carries a reason only where an
-    unconstrained answer had to be repaired; `violations` then counts what was left out, by kind ("unknown",
-    "repeated", "over_limit"). `vocabulary` is the vocabulary's fingerprint.
+    `status` is "ok", "unparsed" (the model's text was no answer, or lacked tags that its limits ask for) or
+    "error" (the product or the engine failed); then `tags` is empty and `reason` says why. An "ok" tagging carries
+    a reason only where an unconstrained answer had to be repaired; `violations` then counts what was left out, by
+    kind ("unknown", "repeated", "over_limit"). `vocabulary` is the vocabulary's fingerprint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,72 +86,22 @@ class Tagger(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedAnswer:
-    """A model's text read as an answer.
+def check_pair(product_id: str | None, tagging: Tagging | None) -> None:
+    """Refuse a tagging that is not the next product's: paired by position only, it would mislabel all that follow.
 
-    `tags` are known and distinct, in the order written. `unknown` and `repeated` list what had to be left
-    out. `reason` is None for text that is a JSON answer, else why it is none (then `tags` is empty).
+    `product_id` None stands for no product that waits for its tagging, `tagging` None for a stream that ended.
+
+    Raises:
+        EngineError: they do not belong together.
     """
-
-    tags: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    repeated: tuple[str, ...] = ()
-    over_limit: tuple[str, ...] = ()
-    reason: str | None = None
-
-    @property
-    def is_correct_set(self) -> bool:
-        """Whether the text was an answer with nothing to repair."""
-        return self.reason is None and not (self.unknown or self.repeated or self.over_limit)
-
-    @property
-    def violations(self) -> dict[str, int]:
-        """How many tags had to be left out, by kind; kinds without any are absent."""
-        kinds = {"unknown": self.unknown, "repeated": self.repeated, "over_limit": self.over_limit}
-        return {kind: len(tags) for kind, tags in kinds.items() if tags}
-
-    @property
-    def repairs(self) -> str | None:
-        """One line that lists what was left out; None if nothing was."""
-        left_out = [*self.unknown, *self.repeated, *self.over_limit]
-        if not left_out:
-            return None
-        counts = ", ".join(f"{number} {kind}" for kind, number in self.violations.items())
-        return f"repaired, left out {counts}: {', '.join(left_out)}"[:300]
-
-
-def parse_answer(text: str, vocabulary: TagVocabulary) -> ParsedAnswer:
-    """Return what `text` says, checked against the vocabulary and its facets' maxima. Never raises.
-
-    White space around the JSON is accepted, anything else beside it is not. Matching of tags is exact.
-    """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return ParsedAnswer(reason=f"not JSON ({error}): {text!r:.120}")
-    if not isinstance(document, dict) or set(document) != {"tags"}:
-        return ParsedAnswer(reason=f'expected {{"tags":[…]}}, got {text!r:.120}')
-    written = document["tags"]
-    if not isinstance(written, list) or not all(isinstance(tag, str) for tag in written):
-        return ParsedAnswer(reason=f"`tags` is no list of strings: {text!r:.120}")
-    tags: dict[str, None] = {}
-    unknown, repeated, over_limit = [], [], []
-    held: dict[str, int] = {}
-    for tag in written:
-        if tag not in vocabulary:
-            unknown.append(tag)
-            continue
-        facet = vocabulary[tag].facet
-        maximum = vocabulary.facets[facet].max
-        if tag in tags:
-            repeated.append(tag)
-        elif maximum is not None and held.get(facet, 0) >= maximum:
-            over_limit.append(tag)
-        else:
-            tags[tag] = None
-            held[facet] = held.get(facet, 0) + 1
-    return ParsedAnswer(tuple(tags), tuple(unknown), tuple(repeated), tuple(over_limit))
+    answered = None if tagging is None else tagging.id
+    if answered != product_id:
+        got = "the end" if answered is None else f"a tagging of {answered!r}"
+        expected = "the end" if product_id is None else f"that of {product_id!r}"
+        raise EngineError(
+            f"the engine answers out of order: got {got}, expected {expected}; "
+            "what came before is safe, nothing is written for the rest: go on with another engine"
+        )
 
 
 def to_answer(tags: Sequence[str]) -> str:

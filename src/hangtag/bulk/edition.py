@@ -32,7 +32,7 @@ from hangtag.bulk.rows import ColumnMap
 from hangtag.bulk.writer import OpenPart, PartWriter, Place
 from hangtag.errors import HangtagError
 from hangtag.product import Product, ProductFields
-from hangtag.tagging import Tagging
+from hangtag.tagging import Tagging, check_pair
 
 WINDOW = 4096
 _JOURNAL_S = 5.0
@@ -210,13 +210,16 @@ class EditionRun:
         )
         try:
             for tagging in self._stream(self._products(chunks)):
-                waiting = self._with_engine.popleft()
+                waiting = self._with_engine.popleft() if self._with_engine else None
+                check_pair(None if waiting is None else waiting.fields.id, tagging)
+                assert waiting is not None
                 self._take(waiting.part, waiting.row, waiting.key, tagging)
                 self._journal[waiting.key] = tagging
                 self.totals.tagged += 1
                 if waiting.part.is_whole and not waiting.part.missing:
                     self._submit_whole_parts()
                 self._after_some()
+            check_pair(self._with_engine[0].fields.id if self._with_engine else None, None)
             self._submit_whole_parts()
         except BaseException:
             self._save_journal()

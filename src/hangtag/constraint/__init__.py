@@ -4,16 +4,17 @@ from hangtag.constraint.answer import Scored
 from hangtag.constraint.automaton import State
 from hangtag.constraint.compiled import TagConstraint
 from hangtag.constraint.limits import Limits
-from hangtag.constraint.schema import answer_schema, count_violations
+from hangtag.constraint.schema import ParsedAnswer, answer_schema, parse_answer
 from hangtag.constraint.spelling import PieceTokenizer, Spelling
 
 __all__ = [
     "Limits",
+    "ParsedAnswer",
     "PieceTokenizer",
     "Scored",
     "Spelling",
     "State",
     "TagConstraint",
     "answer_schema",
-    "count_violations",
+    "parse_answer",
 ]

@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol
 
 from hangtag.calibration import Calibration
 from hangtag.constraint import Limits, TagConstraint
-from hangtag.constraint.schema import answer_schema
+from hangtag.constraint.schema import answer_schema, parse_answer
 from hangtag.errors import ConstraintError
 from hangtag.product import Product
 from hangtag.prompt import Prompter
 from hangtag.taggers.chat_tokens import ChatTokens
-from hangtag.tagging import ScoredTag, Tagging, Usage, parse_answer
+from hangtag.tagging import ScoredTag, Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
 
 Decoding = Literal["set", "schema", "free"]
@@ -196,7 +196,7 @@ class GenerativeTagger:
             tagging = self._tagging(product_id, tags=tags)
             return tagging if self._calibration is None else self._calibration.apply(tagging)
         text = self.engine.tokenizer.decode(ids, skip_special_tokens=True)
-        answer = parse_answer(text, self.vocabulary)
+        answer = parse_answer(text, self.vocabulary, self.plan.limits)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
         tags = tuple(ScoredTag(tag=tag, facet=self.vocabulary[tag].facet) for tag in answer.tags)

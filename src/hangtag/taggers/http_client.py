@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from hangtag.constraint import Limits, answer_schema
+from hangtag.constraint import Limits, answer_schema, parse_answer
 from hangtag.errors import EngineError, MissingExtra
 from hangtag.loading import NearestLabelled, NearestVocabulary, default_limits
 from hangtag.product import Product
 from hangtag.prompt import Budget, ChatPrompt, Prompter
 from hangtag.taggers.vllm_arguments import to_arguments
-from hangtag.tagging import ScoredTag, Tagging, Usage, parse_answer
+from hangtag.tagging import ScoredTag, Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class HttpTagger:
         self._limits = limits
         self._constraint = constraint
         self._served_vocabulary = served_vocabulary
-        used = limits or default_limits(vocabulary, examples)
+        used = self._chat_limits = limits or default_limits(vocabulary, examples)
         self._arguments = None if constraint is None else to_arguments(constraint, used)
         self._schema = answer_schema(vocabulary, used)
         # Some engines refuse the request because of it, the others pass over it: repeats are counted here.
@@ -357,7 +357,7 @@ class HttpTagger:
             return self._tagging(product_id, status="error", reason=f"not a chat completion: {response.text:.200}")
         self.usage.prompt_tokens += usage.get("prompt_tokens") or 0
         self.usage.output_tokens += usage.get("completion_tokens") or 0
-        answer = parse_answer(text, self.vocabulary)
+        answer = parse_answer(text, self.vocabulary, self._chat_limits)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
         tags = tuple(ScoredTag(tag=tag, facet=self.vocabulary[tag].facet) for tag in answer.tags)
