@@ -70,7 +70,7 @@ def test_the_dashboard_is_complete() -> None:
 def test_the_image_takes_what_is_there_and_starts_the_server() -> None:
     lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
-    assert {"src", "prompts", "serve", "pyproject.toml"} <= set(copied)
+    assert {"src", "serve", "pyproject.toml"} <= set(copied)
     assert all((ROOT / name).exists() for name in copied)
     kept = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     assert {f"!{name}" for name in copied} <= set(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from hangtag.product import Product
 from hangtag.tagging import to_answer
 from hangtag.vocabulary import FacetLimits, TagVocabulary
 
-PROMPTS = Path(__file__).resolve().parents[2] / "prompts"
+PROMPTS = Path(str(importlib.resources.files("hangtag"))) / "prompts"
+"""The templates that come with the package; hangtag is installed as files, never as an archive."""
 _DELIMITER = re.compile(r"<(?=\s*/?\s*product\s*>)", re.IGNORECASE)
 
 
@@ -126,7 +128,7 @@ class Prompter:
     ) -> None:
         """Prepare prompts with `shots` examples each, chosen by `nearest_examples`.
 
-        `template` None takes the zero- or few-shot template of the checkout. A vocabulary longer than the
+        `template` None takes the zero- or few-shot template of the package. A vocabulary longer than the
         budget is listed as a shortlist by `nearest_tags`, or not at all where that is None.
         """
         if shots and nearest_examples is None:
@@ -200,7 +202,7 @@ class Prompter:
 
 
 def default_template(shots: int) -> Path:
-    """Return the checkout's template for prompts with that many examples."""
+    """Return the package's template for prompts with that many examples."""
     return PROMPTS / ("few_shot_v1.jinja" if shots else "zero_shot_v1.jinja")
 
 
