@@ -27,7 +27,6 @@ from typing import Any
 from hangtag.errors import EngineError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
 from hangtag.taggers.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
-from hangtag.vocabulary import TagVocabulary
 from serve.vllm_process import Child, Signals
 from serve.vllm_start import (
     NAME,
@@ -163,10 +162,6 @@ def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     check_address(arguments)
     keys = read_keys(arguments)
     weights = choose_weights(arguments)
-    for entry in vocabulary_settings(arguments):
-        # Read here too, so that a wrong file is refused before anything slow.
-        if "vocabulary" in entry:
-            TagVocabulary.from_path(entry["vocabulary"])
     port = free_port(arguments.host, arguments.port)
     hardware = probe_hardware()
     settings = endpoint_settings(arguments, weights, is_cpu=hardware.device == "cpu")
@@ -266,7 +261,6 @@ def endpoint_settings(arguments: argparse.Namespace, weights: Weights, *, is_cpu
             "names": names,
             "is_cpu": is_cpu,
             "max_model_len": model_length(weights.model, arguments.max_model_len),
-            "max_tokens": arguments.max_tokens,
             "vocabularies": vocabulary_settings(arguments),
             "threshold": arguments.threshold,
             "needs_key": arguments.keys is not None,
@@ -286,8 +280,8 @@ def vocabulary_settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.run is not None:
         entries["default"] = {"name": "default", "run": str(Path(arguments.run).resolve())}
     shared = {
-        "shots": arguments.shots, "template": arguments.prompt, "min_tags": arguments.min_tags,
-        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents,
+        "shots": arguments.shots, "prompt": arguments.prompt, "min_tags": arguments.min_tags,
+        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents, "max_tokens": arguments.max_tokens,
     }  # fmt: skip
     for text in arguments.vocabulary:
         name, path = _named(text)

@@ -10,32 +10,17 @@ from pydantic import Field, ValidationError
 
 from hangtag.config import Recipe
 from hangtag.errors import RecipeError
+from hangtag.spec import TaggerOptions
 
 SETTINGS_VARIABLE = "HANGTAG_ENDPOINT"
 SETTINGS, KEYS, REGISTER = "settings.json", "keys.json", "constraints.json"
 
 
-class VocabularySettings(Recipe):
-    """One vocabulary of the server and the prompt that goes with it."""
+class VocabularySettings(TaggerOptions):
+    """One vocabulary of the server, and the tagger that goes with it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """What requests call it."""
-    run: str | None = None
-    """A run directory that brings vocabulary, prompt, constraint and calibration; then nothing below is used."""
-    vocabulary: str = ""
-    """The vocabulary's file."""
-    examples: str | None = None
-    """Labelled products for few-shot prompts."""
-    shots: int | None = None
-    """Examples in each prompt."""
-    template: str | None = None
-    """A prompt template in place of the default one."""
-    min_tags: int = 0
-    """Fewest tags of a tagging, unless a request says otherwise."""
-    max_tags: int | None = None
-    """Most tags of a tagging, unless a request says otherwise."""
-    with_parents: bool = False
-    """A tag's parents come with it."""
 
 
 class EndpointSettings(Recipe):
@@ -51,8 +36,6 @@ class EndpointSettings(Recipe):
     """Whether vLLM computes on a CPU."""
     max_model_len: int = Field(ge=16)
     """Tokens of prompt and answer together."""
-    max_tokens: int = Field(default=256, ge=1)
-    """Tokens of a whole answer."""
     vocabularies: tuple[VocabularySettings, ...] = Field(min_length=1)
     """The first one is the default."""
     threshold: float = Field(default=0.5, ge=0, le=1)

@@ -11,15 +11,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
-from hangtag import loading
-from hangtag.catalog import load_labelled
 from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
 from hangtag.endpoint.asgi import Refusal
-from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
+from hangtag.endpoint.settings import EndpointSettings
 from hangtag.errors import ConstraintError, MissingExtra, RecipeError
 from hangtag.product import Product
 from hangtag.taggers.generative import Generation, GenerativeTagger, Plan
@@ -149,10 +146,8 @@ class Vocabularies:
         pieces = HFPieceTokenizer(engine.tokenizer)
         served = []
         for entry in settings.vocabularies:
-            if entry.run is not None:
-                tagger = loading.run_tagger(Path(entry.run), engine)
-            else:
-                tagger = _load_prompted(entry, engine, settings.max_tokens)
+            tagger = entry.read().load(engine)
+            assert isinstance(tagger, GenerativeTagger)
             served.append(ServedVocabulary(entry.name, tagger, pieces))
         return cls(served)
 
@@ -192,23 +187,6 @@ def load_tokenizer(model: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{model}: no tokenizer can be read ({str(error).splitlines()[0]:.200})") from None
-
-
-def _load_prompted(entry: VocabularySettings, engine: PromptOnlyEngine, max_tokens: int) -> GenerativeTagger:
-    vocabulary = TagVocabulary.from_path(entry.vocabulary)
-    examples = load_labelled(entry.examples) if entry.examples else ()
-    limits = loading.default_limits(
-        vocabulary, examples, min_tags=entry.min_tags, max_tags=entry.max_tags, with_parents=entry.with_parents
-    )
-    return loading.load_tagger(
-        vocabulary,
-        engine,
-        examples=examples,
-        shots=entry.shots,
-        limits=limits,
-        template=entry.template,
-        max_tokens=max_tokens,
-    )
 
 
 def read_product(content: Any, position: int) -> Product:
