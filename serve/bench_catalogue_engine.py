@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import Dataset, load_dataset
-from hangtag.constraint import parse_answer
+from hangtag.constraint import Limits, parse_answer
 from hangtag.errors import RecipeError
 from hangtag.manifest import provenance
 from hangtag.product import Product
@@ -61,7 +61,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             settings = ours.start()
             theirs = Contestant("run-batch", _work_run_batch, settings)
             theirs.start()
-            vocabulary = TagVocabulary.from_json(settings["vocabulary"])
+            vocabulary, limits = TagVocabulary.from_json(settings["vocabulary"]), settings["limits"]
             for number, products in enumerate(tqdm(rounds, desc="rounds", unit="round")):
                 place = Path(folder) / f"round-{number}"
                 place.mkdir()
@@ -70,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 for name, figures in ours.ask((str(place), products)).items():
                     results[name].append(figures)
                 prompts = json.loads((place / "prompts.json").read_text(encoding="utf-8"))
-                results["run-batch"].append(_counted(theirs.ask((str(place), prompts)), place, vocabulary))
+                results["run-batch"].append(_counted(theirs.ask((str(place), prompts)), place, vocabulary, limits))
         finally:
             ours.stop()
             if theirs is not None:
@@ -161,6 +161,7 @@ class _Ours:
             "max_tokens": tagger.plan.max_tokens,
             "schema": json.loads(engine_schema(tagger.vocabulary, tagger.plan.limits)),
             "vocabulary": tagger.vocabulary.to_json(),
+            "limits": tagger.plan.limits,
         }
 
     def write_prompts(self, products: list[Product], path: Path) -> list[list[int]]:
@@ -242,14 +243,15 @@ async def _run_batches(connection: Connection, settings: dict[str, Any]) -> None
             connection.send(time.perf_counter() - start)
 
 
-def _counted(seconds: float, place: Path, vocabulary: TagVocabulary) -> dict[str, Any]:
+def _counted(seconds: float, place: Path, vocabulary: TagVocabulary, limits: Limits) -> dict[str, Any]:
     """Return the figures of a batch, read from its output."""
     tokens = incorrect = 0
     lines = (place / _BATCH_OUTPUT).read_text(encoding="utf-8").splitlines()
     for line in lines:
         body = json.loads(line)["response"]["body"]
         tokens += body["usage"]["completion_tokens"]
-        incorrect += not parse_answer(body["choices"][0]["message"]["content"], vocabulary).is_correct_set
+        text = body["choices"][0]["message"]["content"]
+        incorrect += not parse_answer(text, vocabulary, limits).is_correct_set
     return {"seconds": seconds, "products": len(lines), "output_tokens": tokens, "incorrect": incorrect}
 
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.catalog import load_dataset
-from hangtag.constraint import answer_schema, parse_answer
+from hangtag.constraint import Limits, answer_schema, parse_answer
 from hangtag.errors import EngineError, RecipeError
 from hangtag.loading import DEFAULT_MODEL, NearestVocabulary, default_limits
 from hangtag.manifest import provenance, write_json
@@ -101,12 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise RecipeError("--clients needs numbers from 1, --seconds a number above 0")
     data = load_dataset(arguments.data or sample_folder(), splits=("test",))
     vocabulary = TagVocabulary.from_path(arguments.vocabulary) if arguments.vocabulary else data.vocabulary
+    limits = default_limits(vocabulary, max_tags=arguments.max_tags)
     with contextlib.ExitStack() as stack:
         urls = {"hangtag": arguments.hangtag, "plain": arguments.plain}
         if arguments.start:
             urls = stack.enter_context(_started(arguments, vocabulary))
         contestants = [
-            Contestant(name, url, _requests(name, arguments, vocabulary, data.test), vocabulary)
+            Contestant(name, url, _requests(name, arguments, vocabulary, limits, data.test), vocabulary, limits)
             for name, url in urls.items()
             if url
         ]
@@ -163,6 +164,7 @@ class Contestant:
     url: str
     bodies: Sequence[dict[str, Any]]
     vocabulary: TagVocabulary
+    limits: Limits
     headers: dict[str, str] = field(default_factory=dict)
 
     async def ask(self, client: Any, number: int) -> Request:
@@ -196,7 +198,11 @@ def _text_in(line: str) -> str:
 
 
 def _requests(
-    name: str, arguments: argparse.Namespace, vocabulary: TagVocabulary, products: Sequence[Product]
+    name: str,
+    arguments: argparse.Namespace,
+    vocabulary: TagVocabulary,
+    limits: Limits,
+    products: Sequence[Product],
 ) -> list[dict[str, Any]]:
     """Return the bodies of a contestant's requests; both say the same to the model."""
     shared = {"model": name, "stream": True}
@@ -214,7 +220,6 @@ def _requests(
     from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 
     tokenizer = HFPieceTokenizer(load_tokenizer(resolve_model(arguments.model)))
-    limits = default_limits(vocabulary, max_tags=arguments.max_tags)
     schema = answer_schema(vocabulary, limits)
     # xgrammar passes over it; repeats are counted.
     del schema["properties"]["tags"]["uniqueItems"]
@@ -319,7 +324,9 @@ def _summary(one: Contestant, outcomes: Sequence[Request], seconds: float) -> di
         "answers_per_s": round(len(answered) / seconds, 3),
         "shed": statuses[429],
         "errors": len(outcomes) - len(answered) - statuses[429],
-        "incorrect": sum(not parse_answer(outcome.text, one.vocabulary).is_correct_set for outcome in answered),
+        "incorrect": sum(
+            not parse_answer(outcome.text, one.vocabulary, one.limits).is_correct_set for outcome in answered
+        ),
         **{f"p{p}_s": _rounded(quantile(totals, p / 100)) for p in (50, 95, 99)},
         **{f"first_p{p}_s": _rounded(quantile(firsts, p / 100)) for p in (50, 95)},
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_vllm import Shop
 
-from hangtag import TagVocabulary
+from hangtag import Limits, TagVocabulary
 from serve import bench
 from serve.bench_http import Contestant, Request, _arrivals, _closed, _open, _rate, _summary, plot, quantile
 
@@ -39,7 +39,7 @@ def test_loads_are_measured_and_answers_checked(vocabulary: TagVocabulary) -> No
     shop = Shop(vocabulary, delay_s=0.001, max_in_flight=6)
     slow = Shop(vocabulary, delay_s=0.05, max_in_flight=6)
     body = {"model": "hangtag", "stream": True, "messages": [{"role": "user", "content": "Red"}]}
-    one = Contestant("hangtag", "http://shop.test/v1", [body], vocabulary)
+    one = Contestant("hangtag", "http://shop.test/v1", [body], vocabulary, Limits())
 
     async def run() -> tuple[list[Request], list[Request]]:
         async with shop.client() as client, slow.client() as slow_client:
@@ -56,18 +56,19 @@ def test_loads_are_measured_and_answers_checked(vocabulary: TagVocabulary) -> No
 
 
 def test_what_is_wrong_is_counted() -> None:
-    one = Contestant("x", "http://x", [], TagVocabulary.from_json(["red"]))
+    one = Contestant("x", "http://x", [], TagVocabulary.from_json(["red", "blue"]), Limits(max_tags=1))
     outcomes = [
         Request(200, 0.1, 0.2, '{"tags":["red"]}'),
         Request(200, 0.1, 0.2, '{"tags":["red","red"]}'),
+        Request(200, 0.1, 0.2, '{"tags":["red","blue"]}'),
         Request(200, None, 0.2, ""),
         Request(429),
         Request(500),
         Request(0),
     ]
     row = _summary(one, outcomes, 2.0)
-    assert [row[name] for name in ("answers", "incorrect", "shed", "errors")] == [3, 2, 1, 2]
-    assert row["answers_per_s"] == 1.5
+    assert [row[name] for name in ("answers", "incorrect", "shed", "errors")] == [4, 3, 1, 2]
+    assert row["answers_per_s"] == 2
 
 
 def test_rates_are_numbers_or_factors() -> None:

@@ -282,6 +282,22 @@ def test_an_engine_that_answers_out_of_order_mislabels_nothing(
         assert [tag["tag"] for tag in row["tags"]] == list(tagging.names)
 
 
+def test_rows_that_share_an_id_cannot_change_places_unseen(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.write([{"id": "same", "title": f"Product {n}"} for n in range(10)])
+    stream = NullTagger.stream
+    with monkeypatch.context() as patch:
+        patch.setattr(NullTagger, "stream", lambda tagger, some: reversed(list(stream(tagger, some))))
+        code, _ = shop.run("--window", "10")
+        assert code == 1
+        assert "expected that of 'same'" in shop.error
+    assert shop.run("--window", "10")[0] == 0
+    truth = NullTagger(TagVocabulary.from_json(TAGS))
+    for n, row in enumerate(shop.rows()):
+        assert row["id"] == "same"
+        tagging = truth.tag([Product(id="same", title=f"Product {n}")])[0]
+        assert [tag["tag"] for tag in row["tags"]] == list(tagging.names)
+
+
 def test_an_interrupt_is_one_line_and_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.write(products(40))
     stream = NullTagger.stream

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import pytest
 from constraint_oracle import (
@@ -51,6 +52,20 @@ def test_exactly_the_closed_sets_are_reachable(data: st.DataObject) -> None:
             constraint.start(limits=limits)
         return
     assert reachable(constraint, constraint.start(limits=limits)) == legal
+
+
+@ENOUGH
+@given(st.data())
+def test_what_reads_answers_accepts_exactly_those_of_the_constraint(data: st.DataObject) -> None:
+    vocabulary = data.draw(vocabularies(most=4, with_parents=True))
+    limits = data.draw(limits_for(vocabulary, with_parents=data.draw(st.booleans())))
+    try:
+        written = texts(vocabulary, limits)
+    except ConstraintError:
+        written = set()
+    names = [*vocabulary.names, "unknown"]
+    asked = [to_answer(tags) for number in range(5) for tags in product(names, repeat=number)]
+    assert written == {text for text in asked if parse_answer(text, vocabulary, limits).is_correct_set}
 
 
 @ENOUGH

@@ -71,6 +71,19 @@ def test_answers_come_in_order_and_are_checked():
     assert held.usage.output_tokens == 35
 
 
+@pytest.mark.parametrize(
+    ("limits", "texts"),
+    [
+        (Limits(min_tags=2), ['{"tags":["red"]}', '{"tags":["red","shoes"]}']),
+        (Limits(facets={"colour": FacetLimits(min=1)}), ['{"tags":["shoes"]}', '{"tags":["shoes","blue"]}']),
+    ],
+)
+def test_the_limits_of_a_request_hold_where_the_server_knows_none(limits, texts):
+    for text, status in zip(texts, ("unparsed", "ok"), strict=True):
+        held, _ = tagger(lambda _, text=text: answer(text), limits=limits)
+        assert held.tag(PRODUCTS[:1])[0].status == status
+
+
 def test_requests_carry_model_key_and_schema():
     seen = []
 
@@ -291,6 +304,29 @@ def test_the_endpoint_is_asked_through_v1_tag_and_every_product_gets_one_tagging
     assert len(waits) == len(trouble)
     quiet, _ = Endpoint().tagger()
     assert [tagging.tags for tagging in quiet.tag(MANY)] == [tagging.tags for tagging in taggings]
+
+
+def test_an_endpoint_that_answers_out_of_order_mislabels_nothing():
+    endpoint = Endpoint()
+
+    async def shuffled(request):
+        response = await endpoint.handle(request)
+        document = response.json()
+        document["taggings"].reverse()
+        return httpx.Response(response.status_code, json=document)
+
+    endpoint_tagger, _ = endpoint.tagger()
+    endpoint_tagger._client = httpx.Client(
+        transport=httpx.MockTransport(lambda request: asyncio.run(shuffled(request)))
+    )
+    with pytest.raises(EngineError, match="got a tagging of 'p1', expected that of 'p0'"):
+        endpoint_tagger.tag(MANY[:2])
+
+
+def test_an_endpoint_may_clean_ids():
+    held, _ = Endpoint().tagger()
+    products = [Product(id=given, title="red shoes") for given in (" a  b ", "", "\t")]
+    assert [tagging.id for tagging in held.tag(products)] == [product.id for product in products]
 
 
 def test_event_loops_get_the_same():

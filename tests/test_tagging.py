@@ -15,6 +15,7 @@ from hangtag.tagging import Status, to_answer
 @pytest.mark.parametrize(
     ("text", "tags", "violations"),
     [
+        ('{"tags":["\\ud800","line\\nbreak","red"]}', ("red",), {"unknown": 2}),
         ('{"tags":["red","shoes"]}', ("red", "shoes"), {}),
         (' {"tags" : [ ]}\n', (), {}),
         ('{"tags":["red","red"]}', ("red",), {"repeated": 1}),
@@ -34,7 +35,17 @@ def test_parse_answer_reads_and_repairs(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "red", '{"tags":["red"', '["red"]', '{"tags":"red"}', '{"tags":[1]}', '{"tags":[],"x":1}', "[" * 100_000],
+    [
+        "",
+        "red",
+        '{"tags":["red"',
+        '["red"]',
+        '{"tags":"red"}',
+        '{"tags":[1]}',
+        '{"tags":[],"x":1}',
+        "[" * 100_000,
+        '{"tags":["red"],"tags":["shoes"]}',
+    ],
 )
 def test_parse_answer_reports_what_is_no_answer(vocabulary: TagVocabulary, text: str) -> None:
     answer = parse_answer(text, vocabulary)
@@ -109,6 +120,10 @@ def test_parse_answer_never_raises_and_gives_known_tags_only(text: str, limits: 
     assert set(answer.tags) <= {"red", "shoes"}
     assert not (answer.reason and answer.tags)
     assert limits.min_tags == 0 or answer.tags or answer.reason
+    # What is said of it goes into files and responses: one line of well-formed text.
+    said = f"{answer.reason or ''}{answer.repairs or ''}"
+    said.encode()
+    assert "\n" not in said
 
 
 @given(st.lists(st.sampled_from(["red", "blue", "shoes"]), unique=True))

@@ -87,6 +87,8 @@ class _Waiting:
     key: bytes
     fields: ProductFields
     length: int = field(default=0)
+    asked: str = ""
+    """The id under which the engine knows it."""
 
 
 class Lookup:
@@ -175,6 +177,8 @@ class EditionRun:
         self._pending: dict[bytes, Place] = {}
         self._waiting: list[_Waiting] = []
         self._with_engine: deque[_Waiting] = deque()
+        self._asked: set[str] = set()
+        self._num_renamed = 0
         self._is_ascending = True
         self._journal: dict[bytes, Tagging] = {}
         self._journaled: set[bytes] = set()
@@ -211,15 +215,16 @@ class EditionRun:
         try:
             for tagging in self._stream(self._products(chunks)):
                 waiting = self._with_engine.popleft() if self._with_engine else None
-                check_pair(None if waiting is None else waiting.fields.id, tagging)
+                check_pair(None if waiting is None else waiting.asked, tagging)
                 assert waiting is not None
+                self._asked.remove(waiting.asked)
                 self._take(waiting.part, waiting.row, waiting.key, tagging)
                 self._journal[waiting.key] = tagging
                 self.totals.tagged += 1
                 if waiting.part.is_whole and not waiting.part.missing:
                     self._submit_whole_parts()
                 self._after_some()
-            check_pair(self._with_engine[0].fields.id if self._with_engine else None, None)
+            check_pair(self._with_engine[0].asked if self._with_engine else None, None)
             self._submit_whole_parts()
         except BaseException:
             self._save_journal()
@@ -253,7 +258,20 @@ class EditionRun:
         for waiting in window:
             self._with_engine.append(waiting)
             product_id, title, description, attributes, _ = waiting.fields
-            yield Product(id=product_id, title=title, description=description, attributes=attributes)
+            waiting.asked = self._own_id(product_id)
+            yield Product(id=waiting.asked, title=title, description=description, attributes=attributes)
+
+    def _own_id(self, product_id: str) -> str:
+        """Return the id or, while another product with it is in the engine's hands, one of its own.
+
+        Rows may share an id; were it the same in the engine, nothing would tell that two of them changed places.
+        """
+        own = product_id
+        while own in self._asked:
+            self._num_renamed += 1
+            own = f"{product_id} ({self._num_renamed})"
+        self._asked.add(own)
+        return own
 
     def _enter(self, chunk: Chunk) -> None:
         part = self._part_of(chunk)

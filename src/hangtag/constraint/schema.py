@@ -85,7 +85,8 @@ class ParsedAnswer:
         if not left_out:
             return None
         counts = ", ".join(f"{number} {kind}" for kind, number in self.violations.items())
-        return f"repaired, left out {counts}: {', '.join(left_out)}"[:300]
+        # Quoted: a tag of a model may hold line breaks, or half a surrogate pair, which no file takes.
+        return f"repaired, left out {counts}: {', '.join(map(repr, left_out))}"[:300]
 
 
 def parse_answer(text: str, vocabulary: TagVocabulary, limits: Limits | None = None) -> ParsedAnswer:
@@ -97,7 +98,7 @@ def parse_answer(text: str, vocabulary: TagVocabulary, limits: Limits | None = N
     """
     limits = limits or Limits()
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         return ParsedAnswer(reason=f"not JSON ({error}): {text!r:.120}")
     if not isinstance(document, dict) or set(document) != {"tags"}:
@@ -106,6 +107,13 @@ def parse_answer(text: str, vocabulary: TagVocabulary, limits: Limits | None = N
     if not isinstance(written, list) or not all(isinstance(tag, str) for tag in written):
         return ParsedAnswer(reason=f"`tags` is no list of strings: {text!r:.120}")
     return _checked(written, vocabulary, limits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key stands twice")
+    return members
 
 
 def _checked(written: Sequence[str], vocabulary: TagVocabulary, limits: Limits) -> ParsedAnswer:

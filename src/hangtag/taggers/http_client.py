@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from hangtag.constraint import Limits, answer_schema, parse_answer
 from hangtag.errors import EngineError, MissingExtra
 from hangtag.loading import NearestLabelled, NearestVocabulary, default_limits
-from hangtag.product import Product
+from hangtag.product import Product, normalise_text
 from hangtag.prompt import Budget, ChatPrompt, Prompter
 from hangtag.taggers.vllm_arguments import to_arguments
-from hangtag.tagging import ScoredTag, Tagging, Usage
+from hangtag.tagging import ScoredTag, Tagging, Usage, check_pair
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
@@ -312,7 +312,11 @@ class HttpTagger:
                     f"{self._url}: it tags with the vocabulary {tagging.vocabulary[:12]}, expected "
                     f"{self.vocabulary.fingerprint[:12]}; name another of its vocabularies, or take its file"
                 )
-        # The endpoint calls a product without an id by its position.
+        for product, tagging in zip(products, taggings, strict=True):
+            # The endpoint normalises ids, save those of errors, and calls a product without one by its position.
+            own = normalise_text(product.id)
+            if own and tagging.id not in (own, product.id):
+                check_pair(product.id, tagging)
         return [
             tagging.model_copy(update={"id": product.id})
             for product, tagging in zip(products, taggings, strict=True)
