@@ -30,7 +30,7 @@ from hangtag.catalog import load_dataset
 from hangtag.constraint import parse_answer
 from hangtag.errors import RecipeError
 from hangtag.loading import DEFAULT_MODEL, read_run
-from hangtag.manifest import provenance, write_json
+from hangtag.manifest import RunFiles, provenance, write_json
 from hangtag.product import Product
 from hangtag.sample import sample_folder
 from hangtag.vocabulary import Tag, TagVocabulary
@@ -183,7 +183,7 @@ def _work(
         if run := options["fine_tuned"]:
             settings = read_run(run).answers.model_copy(update={"max_tokens": options["max_tokens"]})
             tagger = fine_tuned_tagger(
-                engine, vocabulary, settings, template=run / "prompt.jinja", decoding=decoding, limits=limits
+                engine, vocabulary, settings, template=RunFiles(run).prompt, decoding=decoding, limits=limits
             )
         else:
             tagger = load_tagger(

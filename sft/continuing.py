@@ -13,6 +13,7 @@ from hangtag.catalog import load_dataset
 from hangtag.config import load_recipe
 from hangtag.errors import RecipeError, VocabularyError
 from hangtag.loading import read_run
+from hangtag.manifest import RunFiles
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
 from sft.recipe import TrainRecipe
@@ -32,7 +33,7 @@ def begun_run(recipe: TrainRecipe) -> Path | None:
         return None
     run = Path(recipe.init)
     read_run(run)
-    before = load_recipe(run / "recipe.yaml", TrainRecipe)
+    before = load_recipe(RunFiles(run).recipe, TrainRecipe)
     for name in _SAME:
         if getattr(before, name) != getattr(recipe, name):
             raise RecipeError(
@@ -44,13 +45,13 @@ def begun_run(recipe: TrainRecipe) -> Path | None:
 
 def weights_folder(run: Path, method: str) -> Path:
     """Return where a run keeps what was trained."""
-    return run / ("weights" if method == "full" else "adapter")
+    return run / "weights" if method == "full" else RunFiles(run).adapter
 
 
 @torch.no_grad()
 def take_rows(rows: TagRows, vocabulary: TagVocabulary, run: Path, method: str) -> list[str]:
     """Copy the rows of an earlier run into `rows`, tag by tag; return the tags that it did not have."""
-    before = TagVocabulary.from_path(run / "vocabulary.json")
+    before = TagVocabulary.from_path(RunFiles(run).vocabulary)
     stored = load_file(weights_folder(run, method) / ROWS_FILE)
     # After the tags come the close and the opening.
     places = [(vocabulary.position(name), before.position(name)) for name in vocabulary.names if name in before]

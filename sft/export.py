@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from hangtag.manifest import RunFiles
 
 NUM_PARITY = 64
 _BASE = ".base"
@@ -66,7 +67,7 @@ def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
         raise MissingExtra(error.name or "vllm", "train") from None
     trained = read_run(run)
     settings, vocabulary = trained.answers, trained.vocabulary
-    recipe = load_recipe(run / "recipe.yaml", TrainRecipe)
+    recipe = load_recipe(RunFiles(run).recipe, TrainRecipe)
     if recipe.method == "prefix":
         raise RecipeError(
             f"{run}: vLLM serves no prefix-tuning, so there is nothing to export; its metrics.json holds what it "
@@ -132,8 +133,8 @@ def _merge(
         grow_embeddings(model, max(tokens.open, tokens.close, *tokens.first, *tokens.later) + 1)
         rows.write_into(model)
     if recipe.method != "full":
-        model = peft.PeftModel.from_pretrained(model, run / "adapter")
-    taggings = tag_with(model, tokenizer, products, vocabulary, settings, template=run / "prompt.jinja")
+        model = peft.PeftModel.from_pretrained(model, RunFiles(run).adapter)
+    taggings = tag_with(model, tokenizer, products, vocabulary, settings, template=RunFiles(run).prompt)
     if recipe.method != "full":
         model = model.merge_and_unload()
     model.generation_config = transformers.GenerationConfig(
@@ -171,7 +172,7 @@ def _gate(
         engine = VllmEngine(
             str(run / _BASE),
             dtype="float32",
-            adapter=run / "adapter",
+            adapter=RunFiles(run).adapter,
             options={"tokenizer": str(run / "tokenizer")},
         )
         found.append(Parity.of(("transformers, adapter", adapted), ("vLLM, adapter", tag(engine))).check(EXACT))
@@ -203,7 +204,7 @@ def _served(run: Path, weights: Path, products: Any, vocabulary: Any, settings: 
 def _tagger(run: Path, engine: Any, vocabulary: Any, settings: Any) -> Any:
     from hangtag.loading import fine_tuned_tagger
 
-    return fine_tuned_tagger(engine, vocabulary, settings, template=run / "prompt.jinja")
+    return fine_tuned_tagger(engine, vocabulary, settings, template=RunFiles(run).prompt)
 
 
 def _replace(staged: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 from hangtag.bulk.durable import write_durably
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import DataError, MissingExtra, RecipeError
+from hangtag.manifest import RunFiles
 from sft.recipe import TrainingRecipe
 
 R = TypeVar("R", bound=TrainingRecipe)
@@ -26,7 +27,6 @@ METRICS_FILE = "metrics.json"
 """What was measured at the end."""
 TAGGINGS_FILE = "validation_taggings.jsonl"
 """The finished model's taggings of validation products, before calibration."""
-_RECIPE = "recipe.yaml"
 
 
 def open_run(out: Path, recipe: str | None, kind: type[R], *, resume: bool) -> R:
@@ -38,15 +38,16 @@ def open_run(out: Path, recipe: str | None, kind: type[R], *, resume: bool) -> R
         DataError: a completed run stands in `out`, other files do, or there is nothing to resume.
         RecipeError: the recipe is refused, or differs from that of the run that is resumed.
     """
-    if (out / "manifest.json").exists():
+    if RunFiles(out).manifest.exists():
         raise DataError(f"{out}: a completed run stands there; choose another --out or remove it")
     if not resume:
         if out.exists() and any(out.iterdir()):
             raise DataError(f"{out}: not empty; continue it with --resume or choose another --out")
         return load_recipe(recipe, kind)
-    if not (out / _RECIPE).is_file():
-        raise DataError(f"{out}: nothing to resume (no {_RECIPE}); start it without --resume")
-    begun = load_recipe(out / _RECIPE, kind)
+    file = RunFiles(out).recipe
+    if not file.is_file():
+        raise DataError(f"{out}: nothing to resume (no {file.name}); start it without --resume")
+    begun = load_recipe(file, kind)
     if recipe:
         _check_same(begun, load_recipe(recipe, kind), out)
     return begun
@@ -55,7 +56,7 @@ def open_run(out: Path, recipe: str | None, kind: type[R], *, resume: bool) -> R
 def save_recipe(out: Path, recipe: Recipe) -> None:
     """Write the resolved recipe into the run directory, which is made."""
     text = yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-    write_durably(out / _RECIPE, [text.encode()])
+    write_durably(RunFiles(out).recipe, [text.encode()])
 
 
 def last_checkpoint(out: Path) -> Path | None:

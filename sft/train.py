@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.errors import MissingExtra, RecipeError
+from hangtag.manifest import RunFiles
 from sft.machine import compile_layers, keep_freed_memory, surroundings, with_number_format
 from sft.program import TrainingProgram
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
@@ -82,9 +83,9 @@ def train(recipe: TrainRecipe, data: Path, out: Path, *, resume: bool) -> dict[s
     if not recipe.template.is_file():
         raise RecipeError(f"prompt: {recipe.template} is not there; expected a name of prompts/ or a path")
     save_recipe(out, recipe)
-    vocabulary.save(out / "vocabulary.json")
-    shutil.copyfile(recipe.template, out / "prompt.jinja")
-    template = out / "prompt.jinja"
+    vocabulary.save(RunFiles(out).vocabulary)
+    template = RunFiles(out).prompt
+    shutil.copyfile(recipe.template, template)
 
     from sft.language_model import load_tokenizer, trainable_model
 
@@ -202,7 +203,7 @@ def _finish(
     if calibration is None:
         print("no tag was given, so confidences are not calibrated", file=sys.stderr)
     else:
-        calibration.save(out / "calibration.json")
+        calibration.save(RunFiles(out).calibration)
     return {"validation": score(taggings, products, dataset.vocabulary), "calibration": errors}
 
 
@@ -249,7 +250,7 @@ def _write_manifest(
         details={
             "method": recipe.method,
             "answers": settings.model_dump(),
-            "prompt_sha256": file_sha256(out / "prompt.jinja"),
+            "prompt_sha256": file_sha256(RunFiles(out).prompt),
             "adapter_sha256": folder_sha256(weights_folder(out, recipe.method)),
             "speed": metrics["since_start_or_resume"],
         },

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hangtag.errors import MissingExtra
+from hangtag.manifest import RunFiles
 from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.program import TrainingProgram
 from sft.recipe import TrainingRecipe
@@ -105,7 +106,7 @@ def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[st
     products = draw(dataset.train, recipe.limit, seed)
     vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in products)
     save_recipe(out, recipe)
-    vocabulary.save(out / "vocabulary.json")
+    vocabulary.save(RunFiles(out).vocabulary)
 
     source = resolve_model(recipe.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
