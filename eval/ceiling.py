@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.formats import interval, markdown_table, signed
 from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
 from hangtag import metrics
@@ -39,6 +38,7 @@ from hangtag.errors import HangtagError, RecipeError
 from hangtag.facet_decoding import decode_scores, tag_matrix, tune_thresholds
 from hangtag.manifest import write_json
 from hangtag.metrics import Outcomes
+from hangtag.metrics.text import interval, markdown_table, signed
 from hangtag.vocabulary import TagVocabulary
 
 NUM_ARMS = 3

@@ -1,26 +1,12 @@
-"""How a report writes single values: figures with intervals, differences, p, answers, colours of a heat map."""
+"""How a report writes single values: numbers, p, verdicts, answers, colours of a heat map."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import markupsafe
-
-
-def interval(estimate: Mapping[str, float | None] | None, digits: int = 3) -> str:
-    """Return `0.812 [0.801, 0.823]`; a dash where the figure is not defined.
-
-    >>> interval({"value": 0.5, "low": 0.4, "high": 0.61}, 2), interval(None)
-    ('0.50 [0.40, 0.61]', '–')
-    """
-    if not estimate or estimate["value"] is None:
-        return "–"
-    value = f"{estimate['value']:.{digits}f}"
-    if estimate["low"] is not None and estimate["high"] is not None:
-        value += f" [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
-    return value.replace("-", "−")
 
 
 def significant(value: float | None) -> str:
@@ -52,40 +38,6 @@ def verdict(difference: Mapping[str, float | None]) -> str:
     if difference["low"] > 0:
         return "better"
     return "worse" if difference["high"] < 0 else "not told apart"
-
-
-def signed(difference: Mapping[str, float | None] | None) -> str:
-    """Return `+0.012 [−0.003, +0.027]`; a dash where it is not defined.
-
-    >>> signed({"value": 0.012, "low": -0.003, "high": 0.027, "p": 0.1})
-    '+0.012 [−0.003, +0.027]'
-    """
-    if not difference or difference["value"] is None:
-        return "–"
-    parts = [f"{difference[name]:+.3f}".replace("-", "−") for name in ("value", "low", "high")]
-    return f"{parts[0]} [{parts[1]}, {parts[2]}]"
-
-
-def markdown_table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()
-) -> list[str]:
-    """Return the lines of a Markdown table, cells shown as they are; columns named in `right` are set right.
-
-    >>> markdown_table(["tag", "products"], [["a|b", "3"]], right=["products"])
-    ['| tag | products |', '| --- | ---: |', '| a\\\\|b | 3 |']
-    """
-    lines = [head, ["---:" if name in right else "---" for name in head]]
-    lines += [[markdown_text(cell) for cell in row] for row in rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def markdown_text(text: str) -> str:
-    """Return text of a shop as one line of Markdown that shows it as it is.
-
-    >>> markdown_text("a|b <i>")
-    'a\\\\|b &lt;i>'
-    """
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:

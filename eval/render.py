@@ -12,16 +12,13 @@ import jinja2
 from eval.formats import (
     answer_text,
     breakable,
-    interval,
-    markdown_table,
-    markdown_text,
     p_value,
     shade,
-    signed,
     significant,
     verdict,
 )
 from eval.plots import pareto_front, plots
+from hangtag.metrics.text import interval, markdown_table, markdown_text, signed
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 MAIN_FIGURES = {

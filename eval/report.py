@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.formats import interval, markdown_table, significant
+from eval.formats import significant
 from eval.store import FORMAT
 from hangtag.errors import DataError, HangtagError
+from hangtag.metrics.text import interval, markdown_table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 

@@ -12,7 +12,7 @@ from hangtag.bulk.finish import Plan
 from hangtag.bulk.keys import RowKeys
 from hangtag.bulk.output import Output
 from hangtag.bulk.rows import count_rows
-from hangtag.errors import DataError
+from hangtag.errors import DataError, MissingExtra
 from hangtag.product import Product
 from serve.catalogue_tagger import CatalogueTagger
 
@@ -55,18 +55,25 @@ def measure(job: Job, tagger: CatalogueTagger, *, num_rows: int, rate: float | N
 
 def foresee(output: Output, plan: Plan, *, rate: float | None) -> dict[str, Any]:
     """Return how many rows of a catalogue would be tagged, and what that takes at the speed of earlier runs."""
-    from tqdm import tqdm
-
     if plan.is_done and plan.edition is not None:
         records = output.records[plan.edition.number].values()
         rows = sum(record.num_rows for record in records)
         counts: dict[str, Any] = {"rows": rows, "reused": rows, "to_tag": 0}
     else:
-        with tqdm(unit="row", desc="reading", disable=not sys.stderr.isatty()) as bar:
+        with row_bar(desc="reading", disable=not sys.stderr.isatty()) as bar:
             counts = dict(count_known(output, plan.job, bar.update))
     document = counts | _hours(counts["to_tag"], _known_speed(output), rate)
     _say(document)
     return document
+
+
+def row_bar(**options: Any) -> Any:
+    """Return a progress bar over rows. Raises MissingExtra: tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise MissingExtra("tqdm", "eval") from None
+    return tqdm(unit="row", **options)
 
 
 def _known_speed(output: Output) -> float | None:

@@ -317,14 +317,12 @@ class _Progress:
         *,
         is_quiet: bool,
     ) -> None:
-        from tqdm import tqdm
+        from serve.catalogue_plan import row_bar
 
         counts = [None] if is_quiet else [count_rows(file) for file in job.files]
         total = None if None in counts else sum(count or 0 for count in counts)
         self._done = sum(record.num_rows for record in output.records[edition.number].values())
-        self._bar = tqdm(
-            total=total, initial=self._done, unit="row", disable=is_quiet, smoothing=0.05, desc="tagging"
-        )
+        self._bar = row_bar(total=total, initial=self._done, disable=is_quiet, smoothing=0.05, desc="tagging")
         self._stream = stream
         self._start: float | None = None
         self._tokens = 0

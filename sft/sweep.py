@@ -24,12 +24,12 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from eval.formats import interval, markdown_table, signed
 from hangtag import metrics
 from hangtag.catalog import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
 from hangtag.metrics import Resampled
+from hangtag.metrics.text import interval, markdown_table, signed
 from hangtag.product import Product
 from sft.labelled import draw
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe

@@ -12,6 +12,7 @@ from eval.plots import pareto_front
 from eval.report import BEGIN, END, main, replace_table, results_table
 from eval.settings import PERTURBATIONS
 from hangtag.errors import DataError
+from hangtag.metrics.text import interval, signed
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
 
@@ -98,9 +99,9 @@ def test_committed_reports_hold_no_text_of_a_product():
 
 
 def test_numbers_are_written_the_same_everywhere():
-    assert formats.interval({"value": None, "low": None, "high": None}) == "–"
-    assert formats.interval({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert formats.signed({"value": None, "low": None, "high": None, "p": None}) == "–"
+    assert interval({"value": None, "low": None, "high": None}) == "–"
+    assert interval({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert signed({"value": None, "low": None, "high": None, "p": None}) == "–"
     assert formats.verdict({"low": 0.1, "high": 0.2}) == "better"
     assert formats.verdict({"low": -0.2, "high": -0.1}) == "worse"
     assert formats.verdict({"low": -0.1, "high": 0.1}) == "not told apart"

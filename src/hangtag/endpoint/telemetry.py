@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hangtag.drift import TagDrift
+from hangtag.errors import MissingExtra
 from hangtag.tagging import ScoredTag
 from hangtag.vocabulary import TagVocabulary
 
@@ -23,8 +24,15 @@ class Telemetry:
     """The endpoint's metrics; one object a process."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        """Register the metrics, in Prometheus's default registry where none is given."""
-        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+        """Register the metrics, in Prometheus's default registry where none is given.
+
+        Raises:
+            MissingExtra: prometheus_client is not installed.
+        """
+        try:
+            from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+        except ImportError:
+            raise MissingExtra("prometheus_client", "cpu") from None
 
         held = registry or REGISTRY
         self.taggings = Counter(

@@ -1,7 +1,8 @@
 """Metrics of taggings: pure functions over `Outcomes` and `Confidences`, with bootstrap intervals.
 
-`sets` measures agreement of tag sets, `slices` parts of them, `calibration` what confidences are worth and
-`bootstrap` how sure a figure is. The same definitions in words are in docs/metrics.md.
+`sets` measures agreement of tag sets, `slices` parts of them, `calibration` what confidences are worth,
+`bootstrap` how sure a figure is, and `text` writes figures down. The same
+definitions in words are in docs/metrics.md.
 """
 
 from hangtag.metrics.bootstrap import (
