@@ -95,6 +95,10 @@ _VALUES = st.recursive(
 _DOCUMENTS = (
     st.dictionaries(st.just("tags"), _VALUES, min_size=1)
     | st.builds(lambda tags: {"tags": tags}, st.lists(_VALUES, max_size=4))
+    | st.builds(
+        lambda tags: {"tags": tags},
+        st.lists(st.sampled_from(["red", "shoes", "green", "\ud800", "a\nb"]), max_size=4),
+    )
     | _VALUES
 )
 
@@ -114,6 +118,8 @@ def near_answers(draw: st.DrawFn) -> str:
 @example('{"tags":[' + "9" * 5000 + "]}", Limits())
 @example('{"tags":["red"],"tags":["green"]}', Limits())
 @example('{"tags":NaN}', Limits())
+@example('{"tags":["\\ud800"]}', Limits())
+@example('{"tags":["a\\nb"]}', Limits())
 @example("[" * 100_000, Limits())
 def test_parse_answer_never_raises_and_gives_known_tags_only(text: str, limits: Limits) -> None:
     answer = parse_answer(text, TagVocabulary.from_json(["red", "shoes"]), limits)
