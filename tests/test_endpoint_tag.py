@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangtag import ScoredTag, Tag, TagVocabulary
+from hangtag.catalog import read_catalogue
 from hangtag.drift import TagDrift, population_stability
 from hangtag.endpoint.vocabularies import MAX_ATTRIBUTES, read_product
 
@@ -48,6 +51,17 @@ def test_taggings_come_in_order_with_an_error_where_there_is_no_product(shop: Sh
         assert tagging["model"] == "hangtag-fake"
         assert tagging["vocabulary"] == shop.vocabularies.default.vocabulary.fingerprint
     assert shop.sample("hangtag_taggings_total", vocabulary="shop", status="error") == 6
+
+
+def test_error_rows_keep_the_ids_that_the_offline_reader_gives_them(shop: Shop, tmp_path: Path) -> None:
+    ids: list[Any] = ["a", 2, 12345678.0, True, None, ["x", 1], {"a": 1}, " b "]
+    rows = [{"id": given, "title": ""} for given in ids]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    offline = [row.id for row in read_catalogue(tmp_path / "rows.jsonl")]
+    for products in (rows, [json.dumps(row) for row in rows]):
+        online = [tagging["id"] for tagging in shop.post("/v1/tag", {"products": products}).json()["taggings"]]
+        # A row without an id is called by its line in a file and by its position in a call.
+        assert [f"line-{int(name) + 1}" if name in ("4", "6") else name for name in online] == offline
 
 
 def test_options_are_those_of_completions(shop: Shop, vocabulary: TagVocabulary) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hangtag import Product
-from hangtag.product import normalise_text
+from hangtag.product import normalise_text, row_id
 
 
 def test_from_row_turns_values_into_text() -> None:
@@ -66,3 +66,43 @@ def test_normalise_text_is_idempotent_and_clean(text: str) -> None:
     assert "\x00" not in once
     assert "\n" not in once
     assert once == once.strip()
+
+
+IDS = [
+    ("a", "a"),
+    ("  a  b ", "a b"),
+    (2, "2"),
+    (12345678.0, "12345678"),
+    (4006381333931.0, "4006381333931"),
+    (True, "True"),
+    (["a", 1], "a, 1"),
+    (None, "line-9"),
+    ("", "line-9"),
+    ("  ", "line-9"),
+    (float("nan"), "line-9"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), IDS)
+def test_a_product_and_a_row_that_is_none_have_one_rule_for_ids(given: object, expected: str) -> None:
+    assert Product.from_row({"id": given, "title": "Cup"}, default_id="line-9").id == expected
+    assert row_id({"id": given, "title": ""}, default_id="line-9") == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [({"a": 1}, "line-9"), ("a\ud800", "a?"), ("\ud800", "?")])
+def test_a_row_whose_id_cannot_be_one_is_still_named(given: object, expected: str) -> None:
+    with pytest.raises(ValueError, match="id: "):
+        Product.from_row({"id": given, "title": "Cup"}, default_id="line-9")
+    assert row_id({"id": given}, default_id="line-9") == expected
+
+
+def test_numbers_keep_their_digits() -> None:
+    attributes = {
+        "price": 12999.95,
+        "ean": 4006381333931.0,
+        "weight": 0.25,
+        "sum": 0.1 + 0.2,
+        "none": float("nan"),
+    }
+    product = Product.from_row({"title": "Cup", "attributes": numbers}, default_id="1")
+    assert product.attributes == {"price": "12999.95", "ean": "4006381333931", "weight": "0.25", "sum": "0.3"}

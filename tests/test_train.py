@@ -80,6 +80,7 @@ def test_a_run_is_complete(tmp_path, capsys, changes):
     assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"set_f1", "exact_match"}
     trained = read_run(out)
     assert trained.answers.answer == changes.get("answer", "tag_tokens")
+    assert trained.manifest.kind == changes.get("method", "lora")
     assert (out / "vocabulary.json").is_file()
     assert len(trained.vocabulary) == 124
     Calibration.load(out / "calibration.json")

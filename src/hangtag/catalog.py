@@ -20,7 +20,7 @@ from hangtag.bulk.files import SUFFIXES, catalogue_file
 from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
-from hangtag.product import Product
+from hangtag.product import Product, row_id
 from hangtag.tagging import Tagging, check_pair
 from hangtag.vocabulary import TagVocabulary
 
@@ -83,17 +83,11 @@ def read_catalogue(path: str | Path, columns: Mapping[str, str] | None = None) -
                 try:
                     yield Product.from_row(mapped, default_id=f"line-{line}")
                 except ValueError as error:
-                    yield BadRow(row_name(mapped, line), line, str(error))
+                    yield BadRow(row_id(mapped, default_id=f"line-{line}"), line, str(error))
     finally:
         rows.close()
     if is_first:
         raise DataError(f"{file.name}: no rows; expected at least one product")
-
-
-def row_name(row: Mapping[str, Any], line: int) -> str:
-    """Return what a row that is no product is called: its id where that is one, else `line-N`."""
-    row_id = row.get("id")
-    return str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,11 +50,11 @@ class ProductFields(NamedTuple):
         description = _text(row.get("description"), "description")
         if not title and not description:
             raise ValueError("title and description are both empty; a product needs one of them")
-        product_id = row.get("id")
+        product_id = _text(row.get("id"), "id") or default_id
         if tags is not None and not all(isinstance(tag, str) for tag in tags):
             raise ValueError(f"tags: got {tags!r:.80}, expected a list of strings")
         return cls(
-            default_id if product_id in (None, "") else _text(product_id, "id"),
+            product_id,
             title,
             description,
             {
@@ -106,6 +106,19 @@ class Product(BaseModel):
         return ". ".join(part.rstrip(".") for part in parts if part)
 
 
+def row_id(row: Mapping[str, Any], *, default_id: str) -> str:
+    """Return what a row is called, product or not: the id that `Product.from_row` would give it.
+
+    `default_id` names a row whose id is missing or cannot be one; half surrogate pairs become question marks.
+    """
+    given = row.get("id")
+    try:
+        return _text(given, "id") or default_id
+    except ValueError:
+        text = given.encode(errors="replace").decode() if isinstance(given, str) else ""
+        return normalise_text(text) or default_id
+
+
 def _text(value: object, field: str) -> str:
     if value is None:
         return ""
@@ -115,7 +128,7 @@ def _text(value: object, field: str) -> str:
         return str(value)
     if isinstance(value, float):
         # NaN is how Parquet and pandas write a missing text.
-        return "" if value != value else format(value, "g")
+        return "" if value != value else format(value, ".15g")
     if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
         return _encodable(normalise_text(", ".join(str(item) for item in value)), field)
     raise ValueError(f"{field}: got {_shown(value)}, expected text")

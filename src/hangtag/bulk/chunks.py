@@ -12,7 +12,7 @@ from hangtag.bulk.files import CatalogueFile, changed_file
 from hangtag.bulk.keys import NO_KEY, RowKeys
 from hangtag.bulk.rows import CatalogueRows, ColumnMap, Position
 from hangtag.errors import DataError
-from hangtag.product import ProductFields
+from hangtag.product import ProductFields, row_id
 
 CHUNK_ROWS = 2048
 _CLOSE_S = 2.0
@@ -123,10 +123,8 @@ def _chunk(batch: list[tuple[int, Any]], to_row: Interpret, keys: RowKeys, keep:
             product = read(mapped, default_id=f"line-{line}")
             digest = keys(product)
         except ValueError as error:
-            row_id = mapped.get("id")
-            name = str(row_id) if isinstance(row_id, str | int) and row_id != "" else f"line-{line}"
             bad[len(ids)] = str(error)
-            ids.append(name.encode(errors="replace").decode())
+            ids.append(row_id(mapped, default_id=f"line-{line}"))
             fields.append(None)
             digests.append(NO_KEY)
         else:

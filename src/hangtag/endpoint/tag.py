@@ -9,11 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hangtag.endpoint.answers import Answer
-from hangtag.endpoint.asgi import App, Gone, Refusal, Reply, Scope, call, well_formed
+from hangtag.endpoint.asgi import App, Gone, Refusal, Reply, Scope, call
 from hangtag.endpoint.openai_answers import INNER, cut_off, read_reply
 from hangtag.endpoint.settings import EndpointSettings
-from hangtag.endpoint.vocabularies import Ask, Vocabularies, read_product
-from hangtag.product import Product
+from hangtag.endpoint.vocabularies import Ask, Vocabularies, object_in, read_product
+from hangtag.product import Product, row_id
 from hangtag.taggers.vllm_arguments import MAX_TAGS, MIN_TAGS, ONLY_FACETS
 from hangtag.tagging import Tagging
 
@@ -157,5 +157,6 @@ class TagRoute:
 
 
 def _id_of(content: Any, position: int) -> str:
-    given = content.get("id") if isinstance(content, dict) else None
-    return well_formed(given) if isinstance(given, str) and given else str(position)
+    if isinstance(content, str):
+        content = object_in(content)
+    return row_id(content if isinstance(content, dict) else {}, default_id=str(position))

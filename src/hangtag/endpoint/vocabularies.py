@@ -198,7 +198,7 @@ def read_product(content: Any, position: int) -> Product:
         ValueError: it is no product.
     """
     if isinstance(content, str):
-        content = _object_in(content) or {"title": content}
+        content = object_in(content) or {"title": content}
     if not isinstance(content, dict):
         raise ValueError(f"got a JSON {type(content).__name__}, expected a product: an object or text")
     attributes = content.get("attributes")
@@ -210,7 +210,8 @@ def read_product(content: Any, position: int) -> Product:
     return product
 
 
-def _object_in(text: str) -> dict[str, Any] | None:
+def object_in(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text is, None for any other text."""
     if not text.lstrip().startswith("{"):
         return None
     try:
