@@ -97,7 +97,7 @@ def test_a_row_whose_id_cannot_be_one_is_still_named(given: object, expected: st
 
 
 def test_numbers_keep_their_digits() -> None:
-    attributes = {
+    numbers = {
         "price": 12999.95,
         "ean": 4006381333931.0,
         "weight": 0.25,
