@@ -21,7 +21,7 @@ check: setup  ## format, lint, types, unit tests
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "not model and not gpu"
+	@$(PY) -m pytest -m "not model and not train and not gpu"
 
 format:  ## rewrite the files as `make check` wants them
 	@$(PY) -m ruff format .

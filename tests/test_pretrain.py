@@ -17,6 +17,8 @@ from hangtag.config import load_recipe
 from hangtag.sample import sample_folder
 from sft.pretrain import PretrainRecipe, documents, main
 
+pytestmark = pytest.mark.train
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = sample_folder() / "train.jsonl"
 

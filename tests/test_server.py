@@ -351,55 +351,22 @@ def test_requests_are_logged_and_product_text_is_not(live: LiveServer, url: str)
 
 class TestLoad:
     def test_overload_is_shed_and_leaves_no_trace(self, url: str) -> None:
-        """Capacity is what closed-loop clients get; then three times as much comes, and after it as before."""
+        """Far more than may wait comes at once: a part is shed with a time to come back, the rest is answered."""
+        num_at_once = 24 * (20 if IS_FULL else 4)
 
-        async def closed(client: httpx.AsyncClient, seconds: float) -> float:
-            until, done = time.monotonic() + seconds, 0
-
-            async def one() -> None:
-                nonlocal done
-                while time.monotonic() < until:
-                    response = await client.post("/v1/tag", json={"products": [TEXT]})
-                    assert response.status_code == 200
-                    done += 1
-
-            start = time.monotonic()
-            await asyncio.gather(*(one() for _ in range(16)))
-            return done / (time.monotonic() - start)
-
-        async def open_loop(client: httpx.AsyncClient, rate: float, seconds: float) -> list[tuple[int, float]]:
-            results: list[tuple[int, float]] = []
-
-            async def one() -> None:
-                start = time.monotonic()
-                response = await client.post("/v1/tag", json={"products": [TEXT]})
-                assert response.status_code != 429 or int(response.headers["retry-after"]) >= 1
-                results.append((response.status_code, time.monotonic() - start))
-
-            draw = random.Random(3)
-            tasks, until = [], time.monotonic() + seconds
-            while time.monotonic() < until:
-                tasks.append(asyncio.create_task(one()))
-                await asyncio.sleep(draw.expovariate(rate))
-            await asyncio.gather(*tasks)
-            return results
+        async def one(client: httpx.AsyncClient) -> int:
+            response = await client.post("/v1/tag", json={"products": [TEXT]})
+            assert response.status_code != 429 or int(response.headers["retry-after"]) >= 1
+            return response.status_code
 
         async def run() -> None:
-            seconds = 30 if IS_FULL else 6
-            limits = httpx.Limits(max_connections=500)
+            limits = httpx.Limits(max_connections=num_at_once)
             async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=110, limits=limits) as client:
-                capacity = await closed(client, seconds)
-                results = await open_loop(client, 3 * capacity, seconds)
-                after = await closed(client, seconds)
-            statuses = [status for status, _ in results]
+                statuses = await asyncio.gather(*(one(client) for _ in range(num_at_once)))
+                after = await asyncio.gather(*(one(client) for _ in range(16)))
             assert set(statuses) == {200, 429}
-            accepted = sorted(waited for status, waited in results if status == 200)
-            p99 = accepted[int(0.99 * (len(accepted) - 1))]
-            # 24 may wait: at the pace found, twice that time is a generous bound on a machine shared with others.
-            assert p99 < 2 * 24 / capacity + 2
-            assert after > capacity / 2
-            print(f"capacity {capacity:.1f}/s, {len(results)} came, {statuses.count(429)} shed, p99 {p99:.2f} s, "
-                  f"after it {after:.1f}/s")  # fmt: skip
+            assert statuses.count(200) >= 24
+            assert set(after) == {200}
 
         asyncio.run(run())
         wait_until_idle(url)

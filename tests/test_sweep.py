@@ -13,6 +13,8 @@ from hangtag.config import load_recipe
 from hangtag.sample import sample_folder
 from sft.sweep import Sweep, main
 
+pytestmark = pytest.mark.train
+
 RECIPES = Path(__file__).resolve().parents[1] / "sft" / "recipes"
 
 

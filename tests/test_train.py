@@ -22,6 +22,8 @@ from sft.recipe import TrainRecipe
 from sft.run_directory import check_trainer_options
 from sft.train import main
 
+pytestmark = pytest.mark.train
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = [
     path
