@@ -25,7 +25,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hangtag
 from eval.predict import Contestant, content_hash, slug
@@ -38,9 +38,12 @@ from hangtag.models import resolve_model
 from hangtag.prompt import default_template
 from hangtag.spec import Endpoint, Examples, FineTuned, Prompted, TaggerSpec, of_run, stream_of
 
+if TYPE_CHECKING:
+    from hangtag.taggers.generative import Decoding
+
 KINDS = ("majority", "lexical", "linear", "nearest", "bert", "zero_shot", "few_shot", "qlora", "http")
 LLM_KINDS = ("zero_shot", "few_shot", "qlora", "http")
-_DECODINGS = {"": "set", "unconstrained": "free", "schema": "schema"}
+_DECODINGS: dict[str, Decoding] = {"": "set", "unconstrained": "free", "schema": "schema"}
 _QUICK_BERT_PRODUCTS = 500
 # A minute or two on two cores: a stand-in that shows the arm, far from the best that an encoder can do.
 _QUICK_BERT_RECIPE = """\
@@ -59,7 +62,7 @@ class Arm:
 
     name: str
     kind: str
-    decoding: str = "set"
+    decoding: Decoding = "set"
     run: Path | None = None
 
     @property

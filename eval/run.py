@@ -202,17 +202,15 @@ def _dataset(folder: str | None, recipe: Evaluation) -> Dataset:
     dataset = replace(dataset, vocabulary=vocabulary)
     if not unknown:
         return dataset
+
     # No arm can be trained towards a tag that it may not give; the test split keeps its gold.
-    return replace(
-        dataset,
-        **{
-            split: tuple(
-                product.model_copy(update={"tags": tuple(t for t in product.tags or () if t in vocabulary)})
-                for product in getattr(dataset, split)
-            )
-            for split in ("train", "validation")
-        },
-    )
+    def with_known_tags(products: tuple[Product, ...]) -> tuple[Product, ...]:
+        return tuple(
+            product.model_copy(update={"tags": tuple(tag for tag in product.tags or () if tag in vocabulary)})
+            for product in products
+        )
+
+    return replace(dataset, train=with_known_tags(dataset.train), validation=with_known_tags(dataset.validation))
 
 
 @contextlib.contextmanager

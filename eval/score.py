@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def score(out: Path) -> dict[str, Any]:
         "provenance": context.provenance | {"scored": provenance()["date"]},
         "seconds": sum(arm["seconds"] + arm["setup_seconds"] for arm in arms.values()),
     }
-    results = _without_nan(results)
+    results = cast(dict[str, Any], _without_nan(results))
     write_json(out / "results.json", results)
     return results
 
@@ -112,9 +112,9 @@ def figures(
             found[f"facet_accuracy:{facet}"] = functools.partial(metrics.facet_accuracy, outcomes, tags)
             found[f"facet_f1:{facet}"] = functools.partial(metrics.tags_f1, outcomes, tags)
     counts = {tag: train_counts.get(tag, 0) for tag in vocabulary.names}
-    for name, tags in metrics.frequency_groups(counts).items():
-        if tags:
-            found[f"{name}_f1"] = functools.partial(metrics.tags_f1, outcomes, tags)
+    for name, group in metrics.frequency_groups(counts).items():
+        if group:
+            found[f"{name}_f1"] = functools.partial(metrics.tags_f1, outcomes, group)
     for name, mask in _parts(products).items():
         for metric in (metrics.exact_match, metrics.set_f1):
             found[f"{name}_{metric.__name__}"] = functools.partial(_masked, metric, outcomes, mask)

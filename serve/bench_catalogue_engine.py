@@ -31,6 +31,7 @@ from hangtag.constraint import Limits, parse_answer
 from hangtag.errors import RecipeError
 from hangtag.manifest import provenance
 from hangtag.product import Product
+from hangtag.taggers.generative import GenerativeTagger
 from hangtag.taggers.vllm_offline import KV_CACHE_GIB, VllmEngine
 from hangtag.vocabulary import TagVocabulary
 from serve import generate
@@ -142,7 +143,9 @@ class _Ours:
 
         self._command = command
         chosen = described(generate.parser().parse_args(["-", "-", *command]))
-        self.tagger = chosen.spec.load("vllm")
+        tagger = chosen.spec.load("vllm")
+        assert isinstance(tagger, GenerativeTagger)
+        self.tagger = tagger
         assert isinstance(self.tagger.engine, VllmEngine)
         self.engine = self.tagger.engine
         self._loaded = dataclasses.replace(chosen, load=lambda: (self.tagger.stream, self.tagger.usage))

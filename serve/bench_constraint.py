@@ -289,7 +289,8 @@ def _figures(engine: str, model: str, size: int, num_steps: int, seed: int, limi
             contestant = _Set(vocabulary, tokenizer, folder)
             figures["load_s"] = time.perf_counter() - start
         else:
-            contestant = other = {"xgrammar": _XGrammar, "guidance": _Guidance}[engine](vocabulary, tokenizer)
+            other = _XGrammar(vocabulary, tokenizer) if engine == "xgrammar" else _Guidance(vocabulary, tokenizer)
+            contestant = other
             start = time.perf_counter()
             other.compile()
             figures["compile_s"] = time.perf_counter() - start

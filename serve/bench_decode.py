@@ -168,6 +168,7 @@ def _work(
     from hangtag.constraint import Limits
     from hangtag.loading import fine_tuned_tagger, load_tagger
     from hangtag.prompt import Budget
+    from hangtag.taggers.generative import Decoding
     from hangtag.taggers.vllm_offline import VllmEngine
 
     vocabulary = TagVocabulary.from_json(document)
@@ -178,7 +179,7 @@ def _work(
     connection.send(engine.dtype)
     while (request := connection.recv()) is not None:
         start = time.perf_counter()
-        decoding = "schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set"
+        decoding: Decoding = "schema" if name in _SCHEMA_BACKENDS else "free" if name == "free" else "set"
         limits = Limits(max_tags=options["max_tags"])
         if run := options["fine_tuned"]:
             settings = read_run(run).answers.model_copy(update={"max_tokens": options["max_tokens"]})
@@ -200,7 +201,8 @@ def _work(
             temperature=options["temperature"],
             exact_tokens=request["exact_tokens"] if name == "free" else None,
         )
-        generations = [generation for _, generation in engine.stream(enumerate(tagger.prompt_ids(products)), plan)]
+        prompts = [prompt for prompt in tagger.prompt_ids(products) if not isinstance(prompt, str)]
+        generations = [generation for _, generation in engine.stream(enumerate(prompts), plan)]
         seconds = time.perf_counter() - start
         counts: Counter[str] = Counter()
         for generation in generations:

@@ -341,14 +341,8 @@ def _started(arguments: argparse.Namespace, vocabulary: TagVocabulary) -> Iterat
     """Start both servers on this machine with the same model, number type, lengths and batch."""
     from hangtag.models import resolve_model
     from hangtag.taggers.hardware import probe_hardware
-    from serve.server import (
-        Weights,
-        child_environment,
-        endpoint_settings,
-        free_port,
-        parse_arguments,
-        vllm_command,
-    )
+    from serve.server import endpoint_settings, parse_arguments
+    from serve.vllm_start import Weights, child_environment, free_port, vllm_command
 
     hardware = probe_hardware()
     with tempfile.TemporaryDirectory() as scratch:

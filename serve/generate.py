@@ -337,7 +337,7 @@ class _Progress:
         if self._start is None and totals.tagged:
             # Loading the model is no part of the rate.
             self._start, self._tokens = time.monotonic(), tokens
-        shown = {"errors": totals.failed}
+        shown: dict[str, int | str] = {"errors": totals.failed}
         if self._start is not None and tokens > self._tokens:
             shown["tokens/s"] = round((tokens - self._tokens) / max(1e-9, time.monotonic() - self._start))
         if self._accept_at is not None and totals.rows:

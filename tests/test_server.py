@@ -1,7 +1,7 @@
 """The real server on the sample vocabulary and SmolLM2: clients, routes, keys, fuzz, dropped clients, load, end.
 
-One server serves all tests, in the order of the file; the last one ends it under load. `HANGTAG_FULL=1` takes the
-full numbers (10,000 fuzzed requests, 200 dropped clients) in place of the small ones.
+One server serves all tests, in any order; another one starts where the test that ends it is not the last.
+`HANGTAG_FULL=1` takes the full numbers (10,000 fuzzed requests, 200 dropped clients) in place of the small ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,32 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def live(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def running(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], LiveServer]]:
+    """The server that all tests share; a new one where a test has ended it."""
     pytest.importorskip("vllm")
     small = tmp_path_factory.mktemp("small") / "small.txt"
     small.write_text("red\nblue\nshoes\n杯\n", encoding="utf-8")
-    live = LiveServer(
-        "--vocabulary", f"sample={VOCABULARY}", "--vocabulary", f"small={small}", "--keys", str(keys),
-        "--dtype", "float32", "--max-num-seqs", "16", "--max-in-flight", "24", "--timeout", "100",
-    )  # fmt: skip
-    yield live
-    live.stop()
+    started: list[LiveServer] = []
+
+    def server() -> LiveServer:
+        if not started or started[-1].process.poll() is not None:
+            started.append(LiveServer(
+                "--vocabulary", f"sample={VOCABULARY}", "--vocabulary", f"small={small}", "--keys", str(keys),
+                "--dtype", "float32", "--max-num-seqs", "16", "--max-in-flight", "24", "--timeout", "100",
+            ))  # fmt: skip
+        return started[-1]
+
+    yield server
+    if started:
+        started[-1].stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def live(running: Callable[[], LiveServer]) -> LiveServer:
+    return running()
+
+
+@pytest.fixture
 def url(live: LiveServer) -> str:
     return live.wait_until_ready()
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -88,10 +89,11 @@ def digest(extra: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def read_stamp() -> dict:
+def read_stamp() -> dict[str, Any]:
     """Return what the last complete set-up left, or an empty dict."""
     try:
-        return json.loads(STAMP.read_text(encoding="utf-8")) if PYTHON.exists() else {}
+        stamp: dict[str, Any] = json.loads(STAMP.read_text(encoding="utf-8")) if PYTHON.exists() else {}
+        return stamp
     except (OSError, ValueError):
         return {}
 

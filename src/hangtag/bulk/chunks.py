@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -54,7 +54,7 @@ def read_chunks(
     start: Position | None = None,
     keep: Sequence[str] = (),
     interpret: Interpret | None = None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk]:
     """Yield the rows of the files from `start`, which is the beginning of part `first_part`.
 
     Rows are counted into parts of `part_rows`. `keep` names columns to hand on as they are. `interpret` takes the
