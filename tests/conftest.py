@@ -28,6 +28,15 @@ def _no_network(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("socket_disabled")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests of the tier `gpu` where there is none, before a fixture starts an engine for them."""
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no NVIDIA GPU")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [name for name, model in PACKAGED_MODELS.items() if not model.is_fetched]
     if missing:
