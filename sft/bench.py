@@ -193,7 +193,7 @@ class _Contest:
             optimizer.step()
             optimizer.zero_grad()
             seconds.append(time.perf_counter() - began)
-        return self.batch_size * (len(seconds) - 1) / sum(seconds[1:])
+        return float(self.batch_size * (len(seconds) - 1) / sum(seconds[1:]))
 
     def trainer(self) -> float:
         """Return samples/s of `sft.train`'s trainer, the first step not counted."""
@@ -244,7 +244,7 @@ class _Contest:
             callbacks=[Clock()],
         )
         trainer.train()
-        return self.batch_size * (len(Clock.ends) - 1) / (Clock.ends[-1] - Clock.ends[0])
+        return float(self.batch_size * (len(Clock.ends) - 1) / (Clock.ends[-1] - Clock.ends[0]))
 
 
 def _print(contestants: dict[str, dict[str, Any]]) -> None:

@@ -39,6 +39,8 @@ class TagTrainer(transformers.Trainer):
     Rows are {"input_ids": [int], "labels": bool array (tags,)}; each batch is padded to its longest row.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         *,

@@ -157,7 +157,7 @@ def _gate(
     checked = products[:NUM_PARITY]
 
     def tag(engine: Any) -> list[Any]:
-        return _tagger(run, engine, vocabulary, settings).tag(checked)
+        return list(_tagger(run, engine, vocabulary, settings).tag(checked))
 
     merged = tag(TransformersEngine(str(staged), dtype="float32"))
     found = [

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,12 @@ def _with_synonyms(product: Product, generator: random.Random, vocabulary: TagVo
                 ),
                 re.IGNORECASE,
             )
-            product = map_texts(
-                product,
-                lambda text, names=names, written=written: written.sub(lambda _: generator.choice(names), text),
-            )
+            product = map_texts(product, partial(_renamed, written, names, generator))
     return product
+
+
+def _renamed(written: re.Pattern[str], names: Sequence[str], generator: random.Random, text: str) -> str:
+    return written.sub(lambda _: generator.choice(names), text)
 
 
 def with_tail_repeated(products: Sequence[Product], threshold: float, seed: int) -> list[Product]:

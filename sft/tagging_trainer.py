@@ -96,6 +96,9 @@ class TaggingTrainer(trl.SFTTrainer):
     decoding with the model as it stands.
     """
 
+    control: transformers.TrainerControl
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         *,

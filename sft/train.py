@@ -156,7 +156,8 @@ def train(recipe: TrainRecipe, data: Path, out: Path, *, resume: bool) -> dict[s
     write_json(out / METRICS_FILE, metrics)
     _write_manifest(recipe, dataset, products, settings, metrics, out, seed)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return metrics["validation"]
+    measured: dict[str, Any] = metrics["validation"]
+    return measured
 
 
 def _arguments(recipe: TrainRecipe, num_train: int, out: Path) -> Any:

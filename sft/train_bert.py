@@ -104,7 +104,7 @@ def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[st
     seed = (_TRAINER_DEFAULTS | recipe.trainer)["seed"]
     transformers.set_seed(seed)
     products = draw(dataset.train, recipe.limit, seed)
-    vocabulary = dataset.vocabulary.with_some_limits(product.tags for product in products)
+    vocabulary = dataset.vocabulary.with_some_limits(product.tags or () for product in products)
     save_recipe(out, recipe)
     vocabulary.save(RunFiles(out).vocabulary)
 
@@ -112,9 +112,9 @@ def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[st
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     encoder = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
     model = TagClassifier(encoder, vocabulary, loss=recipe.loss, dropout=recipe.dropout)
-    gold = tag_matrix((product.tags for product in products), vocabulary)
+    gold = tag_matrix((product.tags or () for product in products), vocabulary)
     model.start_at_frequencies(gold, vocabulary)
-    validation_gold = tag_matrix((product.tags for product in dataset.validation), vocabulary)
+    validation_gold = tag_matrix((product.tags or () for product in dataset.validation), vocabulary)
     measure = SetF1(vocabulary, recipe.loss, validation_gold)
     trainer = TagTrainer(
         model=model,

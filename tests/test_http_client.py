@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
+from itertools import count
 
 import httpx
 import pytest
@@ -215,7 +216,7 @@ def test_waits_are_spread_at_random():
 
 def test_the_catalogue_is_read_only_a_little_ahead_and_the_threads_work_at_once():
     read, running, most = [], [0], [0]
-    lock = threading.Lock()
+    lock, number_of_request = threading.Lock(), count()
     both = threading.Barrier(2, timeout=20)
 
     def products():
@@ -227,7 +228,8 @@ def test_the_catalogue_is_read_only_a_little_ahead_and_the_threads_work_at_once(
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        both.wait()
+        if next(number_of_request) < 2:  # later ones may be alone
+            both.wait()
         with lock:
             running[0] -= 1
         return answer('{"tags":["red"]}')
