@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from tiny_model import make_tiny_model
 
 from sft.bench import main
 from sft.machine import can_compile
 
 
+@pytest.mark.train
 def test_bare_loop_and_trainer_are_timed_on_the_same_batches(tmp_path, capsys, monkeypatch):
     kinds = [("tag_tokens", "full"), ("tag_tokens", "qlora"), ("text", "qlora")]
     monkeypatch.setattr("sft.bench._KINDS", kinds)  # a compilation takes ten seconds
