@@ -119,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
         "--open-without-key", action="store_true", help="listen beyond this machine although no key is needed"
     )
     doors.add_argument(
-        "--only-tags", action="store_true", help="refuse requests with a response_format of their own"
+        "--allow-own-formats",
+        action="store_true",
+        help="hand a request whose response_format does not admit tags on to vLLM, without prompt and constraint "
+        "(default: it is refused)",
     )
     doors.add_argument(
         "--max-body-mib", type=float, default=8, metavar="N", help="largest request (default: %(default)s)"
@@ -268,7 +271,7 @@ def endpoint_settings(arguments: argparse.Namespace, weights: Weights, *, is_cpu
             "timeout_s": arguments.timeout,
             "max_in_flight": arguments.max_in_flight,
             "max_parallel": arguments.max_num_seqs,
-            "only_tags": arguments.only_tags,
+            "allow_own_formats": arguments.allow_own_formats,
             "log_products": arguments.log_products,
         },
     )

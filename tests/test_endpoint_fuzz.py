@@ -24,8 +24,9 @@ IS_FULL = bool(os.environ.get("HANGTAG_FULL"))
 ALLOWED = {200, 400, 404, 405, 413, 415}
 
 
-def test_random_requests_do_no_harm(vocabulary: TagVocabulary) -> None:
-    shop = Shop(vocabulary, max_in_flight=1000)
+@pytest.mark.parametrize("allow_own_formats", [False, True])
+def test_random_requests_do_no_harm(vocabulary: TagVocabulary, allow_own_formats: bool) -> None:
+    shop = Shop(vocabulary, max_in_flight=1000, allow_own_formats=allow_own_formats)
     draw = random.Random(1)
     statuses: dict[int, int] = {}
 

@@ -167,7 +167,10 @@ def test_options_choose_limits_facets_and_vocabulary(shop: Shop, vocabulary: Tag
         ({"seed": 1, "temperature": 0.5}, "seed"),
         ({"min_tokens": 5}, "min_tokens: not open"),
         ({"prompt_logprobs": 5}, "not open"),
-        ({"tools": [{"type": "function"}]}, "tools: not open"),
+        ({"tools": [{"type": "function"}]}, "tools: not open at this server; it calls no functions: ask for JSON"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice: not open at this server; it calls no functions"),
+        ({"functions": [{"name": "x"}]}, "response_format of type json_schema"),
+        ({"structured_outputs": {"json": {}}}, "--allow-own-formats"),
         ({"kv_transfer_params": {"a": 1}}, "not open"),
         ({"stop": ["red"]}, "stop: not open"),
         ({"vllm_xargs": [1]}, "expected an object"),
@@ -201,10 +204,32 @@ def test_what_clients_send_besides_is_harmless(shop: Shop) -> None:
     assert "seed" not in shop.vllm.bodies[-1]
 
 
-FORMAT = {"type": "json_object"}
+SIZE = {"type": "object", "properties": {"size": {"type": "integer"}}, "required": ["size"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "size", "schema": SIZE}}
 
 
 class TestOwnFormat:
+    """What a server does that was started with `--allow-own-formats`."""
+
+    @pytest.fixture
+    def shop(self, vocabulary: TagVocabulary) -> Shop:
+        return Shop(vocabulary, allow_own_formats=True)
+
+    @pytest.mark.parametrize(
+        "own",
+        [
+            {"response_format": {"type": "text"}},
+            {"response_format": {"type": "structural_tag"}},
+            {"structured_outputs": {"regex": "a"}},
+        ],
+    )
+    def test_all_but_the_tags_form_goes_to_vllm(self, shop: Shop, own: dict[str, Any]) -> None:
+        assert shop.post(CHAT, chat(**own)).json() == {"object": "raw", "asked": chat(**own)}
+
+    def test_a_form_of_tags_gets_tags(self, shop: Shop) -> None:
+        plain = shop.post(CHAT, chat()).json()
+        assert shop.post(CHAT, chat(response_format={"type": "json_object"})).json() == plain
+
     def test_it_goes_to_vllm_as_it_is(self, shop: Shop) -> None:
         body = chat(response_format=FORMAT, temperature=0.5, max_tokens=9)
         body["messages"].insert(0, {"role": "system", "content": "answer in JSON"})
@@ -258,10 +283,6 @@ class TestOwnFormat:
         message = error(shop.post(CHAT, chat(response_format=FORMAT)), status)
         assert "fail" in message
         assert "secret" not in message
-
-    def test_a_server_for_tags_only_refuses_it(self, vocabulary: TagVocabulary) -> None:
-        shop = Shop(vocabulary, only_tags=True)
-        assert "tags only" in error(shop.post(CHAT, chat(response_format=FORMAT)))
 
 
 class TestFailures:

@@ -18,12 +18,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 from fuzzed import random_request
 from live_server import KEY, LiveServer, metric
+from pydantic import Field, create_model
 
 from hangtag import TagVocabulary, load_dataset
 from hangtag.constraint import Limits, parse_answer
@@ -66,6 +67,7 @@ def running(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
             started.append(LiveServer(
                 "--vocabulary", f"sample={VOCABULARY}", "--vocabulary", f"small={small}", "--keys", str(keys),
                 "--dtype", "float32", "--max-num-seqs", "16", "--max-in-flight", "24", "--timeout", "100",
+                "--allow-own-formats",
             ))  # fmt: skip
         return started[-1]
 
@@ -160,6 +162,31 @@ class TestClients:
         whole = model.invoke(TEXT)
         assert parse_answer(str(whole.content), sample).is_correct_set
         assert "".join(str(chunk.content) for chunk in model.stream(TEXT)) == whole.content
+
+    def test_models_of_pydantic_get_the_plain_answer_s_tags(self, url: str, sample: TagVocabulary) -> None:
+        """`parse` of openai, whole and streamed, and langchain's structured output; then one facet as an enum."""
+        import openai
+        from langchain_openai import ChatOpenAI
+
+        labels = create_model("Labels", labels=(list[str], ...))
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0)
+        messages: Any = [{"role": "user", "content": TEXT}]
+        plain = client.chat.completions.create(model="hangtag", messages=messages)
+        tags = json.loads(plain.choices[0].message.content or "")["tags"]
+        assert tags
+        parsed = client.chat.completions.parse(model="hangtag", messages=messages, response_format=labels)
+        assert parsed.choices[0].message.parsed == labels(labels=tags)
+        assert parsed.usage == plain.usage
+        with client.chat.completions.stream(model="hangtag", messages=messages, response_format=labels) as stream:
+            assert stream.get_final_completion().choices[0].message.parsed == labels(labels=tags)
+        model = ChatOpenAI(base_url=f"{url}/v1", api_key=KEY, model="hangtag", max_retries=0)  # type: ignore[arg-type]
+        assert model.with_structured_output(labels).invoke(TEXT) == labels(labels=tags)
+        facet = sample.facet_names[0]
+        names = tuple(tag.tag for tag in sample.tags if tag.facet == facet)
+        one = create_model("One", tags=(Annotated[list[Literal[names]], Field(min_length=1, max_length=1)], ...))  # type: ignore[valid-type]
+        found = client.chat.completions.parse(model="hangtag", messages=messages, response_format=one)
+        [tag] = json.loads(found.choices[0].message.content or "")["tags"]
+        assert tag in names
 
     def test_v1_tag_gives_what_offline_tagging_gives(self, url: str, sample: TagVocabulary) -> None:
         """The reference is transformers with the same prompts and limits."""

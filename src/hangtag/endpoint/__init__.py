@@ -5,6 +5,8 @@
     vocabularies the loaded vocabularies: from a request's product to the prompt that vLLM continues
     openai_requests, openai_answers
                  chat and text completions: the client's body to vLLM's, and vLLM's answer back
+    answer_format
+                 a client's response_format: the name of the answer's field, and limits
     tag          /v1/tag: products in, taggings out
     doors        keys, rate limits, load
     control      what the starting process tells: new keys, drain

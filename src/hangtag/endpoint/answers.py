@@ -37,12 +37,13 @@ def _entry(text: str, logprob: float) -> dict[str, Any]:
 
 @dataclass
 class Answer:
-    """One answer as it grows. `ids` and `logprobs` are what vLLM wrote after the prefix."""
+    """One answer as it grows. `ids` and `logprobs` are what vLLM wrote after the prefix, `name` calls the tags."""
 
     ask: Ask
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     has_failed: bool = False
+    name: str = "tags"
 
     def __post_init__(self) -> None:
         constraint = self.ask.vocabulary.constraint
@@ -78,7 +79,7 @@ class Answer:
         parts = []
         if not self._is_open:
             self._is_open = True
-            parts.append('{"tags":[')
+            parts.append("{" + json.dumps(self.name, ensure_ascii=False) + ":[")
         tags = self._state.tags
         for number in range(self._num_sent, len(tags)):
             name = self._constraint.names[tags[number]]

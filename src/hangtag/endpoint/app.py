@@ -37,7 +37,7 @@ from hangtag.endpoint.control import Control
 from hangtag.endpoint.doors import Client, Keyring, Load, load_keys
 from hangtag.endpoint.masking import masker
 from hangtag.endpoint.openai_answers import Completing, pass_on
-from hangtag.endpoint.openai_requests import Kind, check_own_format, has_own_format, read_completion
+from hangtag.endpoint.openai_requests import Kind, check_own_format, is_passed_on, read_completion
 from hangtag.endpoint.openapi import ROUTES, docs_page, openapi_document
 from hangtag.endpoint.settings import KEYS, EndpointSettings, settings_folder
 from hangtag.endpoint.tag import TagRequest, TagRoute
@@ -312,7 +312,7 @@ class _Exchange:
     async def _work(self, serving: Serving, body: dict[str, Any]) -> None:
         if self._path == "/v1/tag":
             await self._tag(serving, body)
-        elif has_own_format(body):
+        elif is_passed_on(body, serving.settings):
             num_answers = check_own_format(body, _COMPLETIONS[self._path], serving.settings)
             try:
                 text = json.dumps(body, ensure_ascii=False)

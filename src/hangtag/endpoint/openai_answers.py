@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,10 +60,10 @@ class Completing:
         """Send the response to `request`, whose products have these prompts.
 
         Raises:
-            Refusal: vLLM refused the request or cut an answer off.
+            Refusal: vLLM refused the request or cut an answer off, or it breaks the client's schema.
         """
         body = request.ask.body(prompts, request.sampling) | {"model": request.model}
-        answers = [Answer(request.ask) for _ in range(request.num_answers)]
+        answers = [Answer(request.ask, name=request.format.name) for _ in range(request.num_answers)]
         if request.is_streamed:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
             relay = _StreamRelay(request, answers, send, self._done)
@@ -71,13 +72,20 @@ class Completing:
         else:
             reply = Reply()
             await call(self._app, self._scope, INNER, body, self._gone, reply)
-            await send_json(send, 200, self._whole(request, answers, read_reply(reply)))
+            document, texts = self._whole(request, answers, read_reply(reply))
+            if request.format.schema is not None:
+                # In a thread: a schema of a megabyte takes a while.
+                await asyncio.to_thread(request.format.check, texts)
+            await send_json(send, 200, document)
 
     def _done(self, request: Completion, index: int, answer: Answer) -> None:
         self._finished(request.vocabulary, request.products[index // request.num_choices], answer)
 
-    def _whole(self, request: Completion, answers: Sequence[Answer], inner: Mapping[str, Any]) -> dict[str, Any]:
-        choices = []
+    def _whole(
+        self, request: Completion, answers: Sequence[Answer], inner: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return the response and the texts of its answers."""
+        choices, texts = [], []
         for inner_choice in inner["choices"]:
             answer = answers[inner_choice["index"]]
             tokens = _take(request, answer, inner_choice)
@@ -85,8 +93,9 @@ class Completing:
                 raise cut_off()
             self._done(request, inner_choice["index"], answer)
             tokens = answer.prefix_tokens(request.num_top) + tokens
-            choices.append(_choice(request, inner_choice["index"], answer.new_text(), tokens, "stop"))
-        return _document(request, inner, choices, is_chunk=False) | {"usage": inner.get("usage")}
+            texts.append(answer.new_text())
+            choices.append(_choice(request, inner_choice["index"], texts[-1], tokens, "stop"))
+        return _document(request, inner, choices, is_chunk=False) | {"usage": inner.get("usage")}, texts
 
 
 def read_reply(reply: Reply) -> dict[str, Any]:

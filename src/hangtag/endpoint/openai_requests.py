@@ -1,8 +1,9 @@
 """Chat and text completions, the request: what a client's body asks for, and which parameters are open.
 
 A request is a product: the one user message of a chat, the prompt (or each of several) of a completion. It
-becomes a text completion of token ids under the constraint. A request that brings its own `response_format` or
-`structured_outputs` goes to vLLM as it is. Either way only the parameters listed here are open.
+becomes a text completion of token ids under the constraint, in the form that its `response_format` asks for. Where
+the server allows it, a request whose own format does not admit tags goes to vLLM as it is. Either way only the
+parameters listed here are open.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hangtag.endpoint.answer_format import AnswerFormat, read_format
 from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, ServedVocabulary, Vocabularies, check_arguments, read_product
@@ -24,12 +26,21 @@ MAX_CHOICES, MAX_PROMPTS, MAX_LOGPROBS = 8, 256, 20
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "n", "presence_penalty", "frequency_penalty")
 # Read here.
 _READ = ("model", "messages", "prompt", "stream", "stream_options", "logprobs", "top_logprobs", "max_tokens",
-         "max_completion_tokens", "vllm_xargs")  # fmt: skip
+         "max_completion_tokens", "vllm_xargs", "response_format")  # fmt: skip
 # Say nothing that could change an answer.
 _IGNORED = ("user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key",
             "parallel_tool_calls", "verbosity")  # fmt: skip
-_OWN_FORMAT = ("response_format", "structured_outputs")
-_OPEN_WITH_OWN_FORMAT = (*_SAMPLING, *_READ, *_IGNORED, *_OWN_FORMAT, "stop", "logit_bias", "repetition_penalty")
+_OPEN_WITH_OWN_FORMAT = (*_SAMPLING, *_READ, *_IGNORED, "structured_outputs", "stop", "logit_bias",
+                         "repetition_penalty")  # fmt: skip
+_NO_FUNCTIONS = (
+    "; it calls no functions: ask for JSON with a response_format of type json_schema "
+    '(Instructor: Mode.JSON_SCHEMA, LangChain: method="json_schema", pydantic-ai: NativeOutput)'
+)
+# What to do instead of asking for a parameter that is not open.
+_INSTEAD = {
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call"), _NO_FUNCTIONS),
+    "structured_outputs": "; ask with a response_format of type json_schema, or start it with --allow-own-formats",
+}
 _ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -41,6 +52,7 @@ class Completion:
     model: str
     vocabulary: ServedVocabulary
     ask: Ask
+    format: AnswerFormat
     products: tuple[Product, ...]
     sampling: dict[str, Any]
     num_choices: int
@@ -55,24 +67,29 @@ class Completion:
         return len(self.products) * self.num_choices
 
 
-def has_own_format(body: Mapping[str, Any]) -> bool:
-    """Whether a request brings its own format and so goes to vLLM as it is."""
-    return any(body.get(name) is not None for name in _OWN_FORMAT)
+def is_passed_on(body: Mapping[str, Any], settings: EndpointSettings) -> bool:
+    """Whether a request goes to vLLM as it is: the server allows that, and its own format does not admit tags."""
+    if not settings.allow_own_formats:
+        return False
+    own = body.get("response_format")
+    if body.get("structured_outputs") is not None or own == {"type": "text"}:
+        return True
+    try:
+        read_format(own)
+    except Refusal:
+        return True
+    return False
 
 
 def check_own_format(body: dict[str, Any], kind: Kind, settings: EndpointSettings) -> int:
     """Return how many answers a request with its own format asks for, once it may go on to vLLM.
 
     Raises:
-        Refusal: the server answers with tags only, a parameter is not open, or would harm the server.
+        Refusal: a parameter is not open, or would harm the server.
     """
-    if settings.only_tags:
-        raise Refusal(
-            400, "invalid", "response_format: this server answers with tags only", param="response_format"
-        )
     for name, value in body.items():
         if name not in _OPEN_WITH_OWN_FORMAT and value not in (None, [], {}, False):
-            raise Refusal(400, "invalid", f"{name:.80}: not open at this server", param=name[:80])
+            raise _not_open(name)
     for name in [name for name in body if name not in _OPEN_WITH_OWN_FORMAT]:
         del body[name]
     if body.get("vllm_xargs"):
@@ -119,7 +136,8 @@ def read_completion(
     for name, value in body.items():
         is_known = name in _SAMPLING or name in _READ or name in _IGNORED
         if not is_known and value not in (None, [], {}, False) and (name, value) not in _HARMLESS:
-            raise Refusal(400, "invalid", f"{name:.80}: not open at this server", param=name[:80])
+            raise _not_open(name)
+    answer_format = read_format(body.get("response_format"))
     arguments = check_arguments(body.get("vllm_xargs"))
     vocabulary = vocabularies.choose((body.get("vllm_xargs") or {}).get(KEY))
     limit_name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
@@ -139,7 +157,8 @@ def read_completion(
         kind=kind,
         model=_model(body, settings),
         vocabulary=vocabulary,
-        ask=vocabulary.ask(arguments, max_tokens),
+        ask=_ask(vocabulary, arguments, max_tokens, answer_format),
+        format=answer_format,
         products=_products(body, kind),
         sampling=sampling,
         num_choices=num_choices,
@@ -151,6 +170,25 @@ def read_completion(
 
 
 _HARMLESS = (("tool_choice", "none"), ("tool_choice", "auto"), ("repetition_penalty", 1), ("best_of", 1))
+
+
+def _not_open(name: str) -> Refusal:
+    message = f"{name:.80}: not open at this server{_INSTEAD.get(name, '')}"
+    return Refusal(400, "invalid", message, param=name[:80])
+
+
+def _ask(
+    vocabulary: ServedVocabulary, arguments: dict[str, Any], max_tokens: int | None, answer_format: AnswerFormat
+) -> Ask:
+    ask = vocabulary.ask(arguments, max_tokens)
+    narrower = answer_format.narrow(ask.limits, vocabulary.vocabulary)
+    if not narrower:
+        return ask
+    try:
+        return vocabulary.ask(arguments | narrower, max_tokens)
+    except Refusal as refusal:
+        message = f"response_format: no set of tags conforms to it: {refusal}"
+        raise Refusal(400, "invalid", message, param="response_format") from None
 
 
 def _products(body: Mapping[str, Any], kind: Kind) -> tuple[Product, ...]:

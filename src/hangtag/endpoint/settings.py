@@ -49,8 +49,8 @@ class EndpointSettings(Recipe):
     """Products that wait or are worked on, before requests are turned away."""
     max_parallel: int = Field(default=64, ge=1)
     """Products of one call that are worked on at once."""
-    only_tags: bool = False
-    """Refuse requests that bring their own response_format."""
+    allow_own_formats: bool = False
+    """Hand requests on to vLLM, without prompt and constraint, whose response_format does not admit tags."""
     log_products: Literal["never", "masked", "presidio"] = "never"
     """Whether product text is logged, and what masks it."""
 
