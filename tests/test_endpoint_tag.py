@@ -53,15 +53,16 @@ def test_taggings_come_in_order_with_an_error_where_there_is_no_product(shop: Sh
     assert shop.sample("hangtag_taggings_total", vocabulary="shop", status="error") == 6
 
 
-def test_error_rows_keep_the_ids_that_the_offline_reader_gives_them(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["", "Red shoes"])
+def test_rows_have_the_ids_that_the_offline_reader_gives_them(shop: Shop, tmp_path: Path, title: str) -> None:
     ids: list[Any] = ["a", 2, 12345678.0, True, None, ["x", 1], {"a": 1}, " b "]
-    rows = [{"id": given, "title": ""} for given in ids]
+    rows = [*({"id": given, "title": title} for given in ids), {"title": title}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     offline = [row.id for row in read_catalogue(tmp_path / "rows.jsonl")]
     for products in (rows, [json.dumps(row) for row in rows]):
         online = [tagging["id"] for tagging in shop.post("/v1/tag", {"products": products}).json()["taggings"]]
         # A row without an id is called by its line in a file and by its position in a call.
-        assert [f"line-{int(name) + 1}" if name in ("4", "6") else name for name in online] == offline
+        assert [f"line-{int(name) + 1}" if name in ("4", "6", "8") else name for name in online] == offline
 
 
 def test_options_are_those_of_completions(shop: Shop, vocabulary: TagVocabulary) -> None:
