@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -61,9 +62,13 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+# Reads the files of everything installed: a second each time.
+installed = functools.cache(importlib.metadata.packages_distributions)
+
+
 def distributions(module: str) -> set[str]:
     """Return what a module may come from; its own name where that is not installed here."""
-    return {normal(name) for name in importlib.metadata.packages_distributions().get(module, [module])}
+    return {normal(name) for name in installed().get(module, [module])}
 
 
 def foreign(place: str) -> dict[str, set[str]]:
