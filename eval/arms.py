@@ -25,18 +25,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import hangtag
 from eval.predict import Contestant, content_hash, slug
 from eval.settings import Evaluation
 from hangtag.catalog import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
-from hangtag.loading import default_limits, load_engine
+from hangtag.loading import BaselineName, default_limits, load_baseline, load_engine
 from hangtag.manifest import RunFiles, RunManifest, file_sha256, load_run
 from hangtag.models import resolve_model
 from hangtag.prompt import default_template
-from hangtag.spec import Endpoint, Examples, FineTuned, Prompted, TaggerSpec, of_run, stream_of
+from hangtag.spec import Endpoint, Examples, FineTuned, Prompted, TaggerSpec, of_run
+from hangtag.tagging import stream_of
 
 if TYPE_CHECKING:
     from hangtag.taggers.generative import Decoding
@@ -269,22 +270,8 @@ class ArmLoader:
             HangtagError: it cannot be loaded.
         """
         train, validation, vocabulary = self._dataset.train, self._dataset.validation, self._dataset.vocabulary
-        if arm.kind == "majority":
-            from hangtag.taggers.majority import MajorityTagger
-
-            return Contestant(MajorityTagger.fit(train, vocabulary))
-        if arm.kind == "lexical":
-            from hangtag.taggers.lexical import LexicalTagger
-
-            return Contestant(LexicalTagger(vocabulary))
-        if arm.kind == "linear":
-            from hangtag.taggers.linear import LinearTagger
-
-            return Contestant(LinearTagger.fit(train, validation, vocabulary))
-        if arm.kind == "nearest":
-            from hangtag.taggers.nearest import NearestTagger
-
-            return Contestant(NearestTagger.fit(train, validation, vocabulary))
+        if arm.kind in get_args(BaselineName):
+            return Contestant(load_baseline(cast(BaselineName, arm.kind), train, validation, vocabulary))
         if arm.kind == "bert":
             from hangtag.taggers.bert import BertTagger
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from hangtag.cli import tagger_options
 from hangtag.errors import RecipeError
 from hangtag.product import Product
-from hangtag.spec import Null, Stream, TaggerOptions, TaggerSpec, stream_of
-from hangtag.tagging import Tagging, Usage
+from hangtag.spec import Null, TaggerOptions, TaggerSpec
+from hangtag.tagging import Stream, Tagging, Usage, stream_of
 from hangtag.vocabulary import TagVocabulary
 
 ENGINES = ("vllm", "transformers", "ray", "null")

@@ -10,14 +10,16 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow.parquet as pq
 import pytest
 
-from hangtag import TagVocabulary
+from hangtag import Product, TagVocabulary
 from hangtag.bulk.keys import context_digest
 from hangtag.config import load_recipe
 from hangtag.errors import HangtagError
+from hangtag.loading import BaselineName, split_examples
 from hangtag.spec import Endpoint, Examples, Prompted, TaggerOptions, TaggerSpec
 from serve import catalogue_tagger, generate
 
@@ -118,6 +120,12 @@ def test_limits_come_from_the_examples(shop: Path) -> None:
             {"vocabulary": Path("tags.json"), "endpoint": "http://x", "min_tags": 1},
             "--min-tags cannot be combined with --endpoint",
         ),
+        (
+            {"vocabulary": Path("tags.json"), "baseline": "lexical", "max_tags": 2},
+            "--max-tags cannot be combined with --baseline lexical",
+        ),
+        ({"vocabulary": Path("tags.json"), "baseline": "linear"}, "got 0, expected two or more; give --examples"),
+        ({"run": Path("r"), "baseline": "linear"}, "--baseline cannot be combined with --run"),
         ({"vocabulary": Path("few.json"), "examples": Path("labelled.jsonl")}, "not in the vocabulary"),
     ],
 )
@@ -128,3 +136,35 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_loaded(
     with pytest.raises(HangtagError, match=message) as refused:
         TaggerOptions(**options).read()
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", get_args(BaselineName))
+def test_a_baseline_tags_a_catalogue_without_a_model(
+    shop: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    rows = [("Red cup", ["red", "cup"]), ("Blue shoes", ["blue", "shoes"]), ("Blue cup", ["blue", "cup"])]
+    labelled = [{"id": f"l{n}", "title": f"{title} {n}", "tags": tags} for n in range(8) for title, tags in rows]
+    (shop / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    (shop / "new.jsonl").write_text("".join(json.dumps({"id": t, "title": t}) + "\n" for t, _ in rows))
+    command = ["new.jsonl", "new", "--vocabulary", "tags.json", "--baseline", name, "--quiet"]
+    if name != "lexical":
+        command += ["--examples", "many.jsonl"]
+    assert generate.main(command) == 0
+    assert json.loads(capsys.readouterr().out)["tagged_now"] == 3
+    taggings = [row for file in (shop / "new").glob("parts-0001/*") for row in pq.read_table(file).to_pylist()]
+    assert {row["model"] for row in taggings} == {name}
+    if name != "majority":
+        found = {row["id"]: {tag["tag"] for tag in row["tags"]} for row in taggings}
+        assert found == {title: set(tags) for title, tags in rows}
+    assert generate.main(command) == 0
+    assert json.loads(capsys.readouterr().out)["tagged_now"] == 0
+
+
+def test_one_example_in_five_is_for_validation_whatever_their_order() -> None:
+    products = [Product(id=str(n), title=f"Cup {n}") for n in range(11)]
+    train, validation = split_examples(products)
+    assert (len(train), len(validation)) == (9, 2)
+    assert split_examples(products[::-1]) == (train, validation)
+    assert sorted(int(product.id) for product in train + validation) == list(range(11))
+    assert [len(part) for part in split_examples(products[:2])] == [1, 1]

@@ -15,16 +15,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalog import BadRow, parse_columns, read_catalogue, tag_rows
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS
+from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
-from hangtag.spec import TaggerOptions, stream_of
-from hangtag.tagging import Tagging
+from hangtag.spec import TaggerOptions
+from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
 
 
@@ -111,6 +112,11 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
         default=DEFAULT_MODEL,
         metavar="M",
         help="a fetched model's name, a model folder or a hub id (default: %(default)s)",
+    )
+    group.add_argument(
+        "--baseline",
+        choices=get_args(BaselineName),
+        help="no language model: tags named in the text (lexical), or learned from --examples (default: --model)",
     )
     group.add_argument("--examples", metavar="F", help="labelled products for few-shot prompts (default: none)")
     group.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hangtag.errors import DataError
 from hangtag.manifest import RunFiles, RunManifest, load_run
 from hangtag.product import Product
 from hangtag.prompt import Budget, Prompter
+from hangtag.tagging import Tagger
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from hangtag.taggers.generative import Decoding, Engine, GenerativeTagger
 
 EngineName = Literal["vllm", "transformers"]
+BaselineName = Literal["majority", "lexical", "linear", "nearest"]
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_SHOTS = 4
 DEFAULT_MAX_TAGS = 8
@@ -44,6 +47,41 @@ def load_engine(model: str = DEFAULT_MODEL, engine: EngineName = "vllm", *, dtyp
     from hangtag.taggers.transformers_local import TransformersEngine
 
     return TransformersEngine(model, dtype=dtype)
+
+
+def load_baseline(
+    name: BaselineName, train: Sequence[Product], validation: Sequence[Product], vocabulary: TagVocabulary
+) -> Tagger:
+    """Return a tagger without a language model, fitted on `train`, its thresholds tuned on `validation`.
+
+    Raises:
+        MissingExtra: its library is not installed.
+    """
+    if name == "majority":
+        from hangtag.taggers.majority import MajorityTagger
+
+        return MajorityTagger.fit(train, vocabulary)
+    if name == "lexical":
+        from hangtag.taggers.lexical import LexicalTagger
+
+        return LexicalTagger(vocabulary)
+    if name == "linear":
+        from hangtag.taggers.linear import LinearTagger
+
+        return LinearTagger.fit(train, validation, vocabulary)
+    from hangtag.taggers.nearest import NearestTagger
+
+    return NearestTagger.fit(train, validation, vocabulary)
+
+
+def split_examples(examples: Sequence[Product]) -> tuple[list[Product], list[Product]]:
+    """Return labelled products as training and validation: one in five is for validation, at least one.
+
+    Which ones is decided by hashes of their texts: their order in the file counts nothing.
+    """
+    ranked = sorted(examples, key=lambda product: hashlib.sha256(product.text.encode()).digest())
+    num_held = max(1, len(ranked) // 5)
+    return ranked[num_held:], ranked[:num_held]
 
 
 def default_limits(

@@ -8,9 +8,8 @@ cached predictions of an evaluation), and `TaggerSpec.load` is the way to a tagg
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,33 +20,33 @@ from hangtag.errors import RecipeError
 from hangtag.loading import (
     DEFAULT_MODEL,
     MAX_TOKENS,
+    BaselineName,
     EngineName,
     FineTunedRun,
     check_examples,
     default_limits,
     default_shots,
+    load_baseline,
     load_engine,
     load_run_tagger,
     load_tagger,
     read_run,
     run_tagger,
+    split_examples,
 )
 from hangtag.manifest import file_sha256
 from hangtag.models import model_digest
 from hangtag.nearest import default_encoder_name
 from hangtag.product import Product
 from hangtag.prompt import Budget, default_template
-from hangtag.tagging import Tagger, Tagging, Usage
+from hangtag.tagging import Tagger
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
     from hangtag.taggers.generative import Decoding, Engine, GenerativeTagger
 
-Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
-
 _FORM = 1
 """Counts up when the same ingredients begin to give other prompts or taggings."""
-_BATCH = 256
 _FIRST_TEMPLATES = frozenset(
     (
         "5654f71058d0cff080d2984a7b80b7d83611d1a4eaa96127ac8b1092c69f7be4",  # zero_shot_v1
@@ -200,6 +199,27 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """A tagger without a language model. `lexical` needs no examples, the others learn from them."""
+
+    name: BaselineName
+    examples: Examples
+
+    def identity(self) -> dict[str, Any]:
+        """See `TaggerSpec.identity`."""
+        return {
+            "baseline": self.name,
+            "examples": self.examples.sha256,
+            "encoder": default_encoder_name() if self.name == "nearest" else None,
+        }
+
+    def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
+        """See `TaggerSpec.load`; one example in five is kept back for the thresholds. No engine is loaded."""
+        train, validation = split_examples(self.examples.products)
+        return load_baseline(self.name, train, validation, vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
 class Null:
     """No model: tags drawn from a hash of the text, to measure everything else."""
 
@@ -221,7 +241,7 @@ class TaggerSpec:
     """One tagger, described: a vocabulary and where its tags come from. No engine is loaded yet."""
 
     vocabulary: TagVocabulary
-    source: Prompted | FineTuned | Endpoint | Null
+    source: Prompted | FineTuned | Endpoint | Baseline | Null
 
     @property
     def name(self) -> str:
@@ -260,6 +280,8 @@ class TaggerOptions(Recipe):
     """Address of an OpenAI-compatible server, with its version: http://HOST:PORT/v1."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable with the endpoint's key."""
+    baseline: BaselineName | None = None
+    """A tagger without a language model."""
     model: str = DEFAULT_MODEL
     """A fetched model's name, a model folder, a hub id, or the endpoint's name of its model."""
     vocabulary: Path | None = None
@@ -297,10 +319,19 @@ class TaggerOptions(Recipe):
         if self.vocabulary is None:
             raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
         if self.endpoint is not None:
-            self._refuse(_OF_SERVERS, "--endpoint, which takes the defaults")
+            self._refuse((*_OF_SERVERS, "baseline"), "--endpoint, which takes the defaults")
+        if self.baseline is not None:
+            self._refuse((*_OF_SERVERS, "shots", "decoding"), f"--baseline {self.baseline}, which asks no model")
         vocabulary = TagVocabulary.from_path(self.vocabulary)
         examples = Examples.read(self.examples) if self.examples else Examples()
         check_examples(examples.products, vocabulary)
+        if self.baseline is not None:
+            if self.baseline != "lexical" and len(examples.products) < 2:
+                raise RecipeError(
+                    f"--baseline {self.baseline} learns from labelled products: got {len(examples.products)}, "
+                    "expected two or more; give --examples F, or take --baseline lexical"
+                )
+            return TaggerSpec(vocabulary, Baseline(self.baseline, examples))
         shots = default_shots(examples.products) if self.shots is None else self.shots
         if self.endpoint is not None:
             server = Endpoint(
@@ -327,7 +358,17 @@ class TaggerOptions(Recipe):
 
 
 # What a run was trained with, and so brings itself.
-_OF_RUNS = ("vocabulary", "examples", "shots", "max_tags", "min_tags", "with_parents", "prompt", "endpoint")
+_OF_RUNS = (
+    "vocabulary",
+    "examples",
+    "shots",
+    "max_tags",
+    "min_tags",
+    "with_parents",
+    "prompt",
+    "endpoint",
+    "baseline",
+)
 # What a server's tagger has its own way of.
 _OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
 
@@ -336,23 +377,6 @@ def of_run(run: str | Path, *, weights: str = "model", decoding: Decoding = "set
     """Return the description of a run's tagger. Raises DataError: no completed run of a language model."""
     trained = read_run(run)
     return TaggerSpec(trained.vocabulary, FineTuned(trained, weights, decoding))
-
-
-def stream_of(tagger: Tagger) -> tuple[Stream, Usage]:
-    """Return a tagger's stream over products of any number, and what it has used so far."""
-    stream = getattr(tagger, "stream", None)
-    return stream or in_batches(tagger), getattr(tagger, "usage", None) or Usage()
-
-
-def in_batches(tagger: Tagger) -> Stream:
-    """Return the stream of a tagger that takes whole batches."""
-
-    def stream(products: Iterable[Product]) -> Iterator[Tagging]:
-        iterator = iter(products)
-        while batch := list(islice(iterator, _BATCH)):
-            yield from tagger.tag(batch)
-
-    return stream
 
 
 def _limits(limits: Limits) -> dict[str, Any]:

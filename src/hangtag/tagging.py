@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from hangtag.errors import EngineError
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
+
+Stream = Callable[[Iterable[Product]], Iterator["Tagging"]]
+"""Yields one tagging a product, in their order; takes products only as fast as it needs them."""
+
+_BATCH = 256
 
 Status = Literal["ok", "unparsed", "error"]
 
@@ -84,6 +90,23 @@ class Tagger(Protocol):
     def tag(self, products: Sequence[Product]) -> list[Tagging]:
         """Return one tagging a product, in the order of `products`; a bad product gives status "error"."""
         ...
+
+
+def stream_of(tagger: Tagger) -> tuple[Stream, Usage]:
+    """Return a tagger's stream over products of any number, and what it has used so far."""
+    stream = getattr(tagger, "stream", None)
+    return stream or in_batches(tagger), getattr(tagger, "usage", None) or Usage()
+
+
+def in_batches(tagger: Tagger) -> Stream:
+    """Return the stream of a tagger that takes whole batches."""
+
+    def stream(products: Iterable[Product]) -> Iterator[Tagging]:
+        iterator = iter(products)
+        while batch := list(islice(iterator, _BATCH)):
+            yield from tagger.tag(batch)
+
+    return stream
 
 
 def check_pair(product_id: str | None, tagging: Tagging | None) -> None:

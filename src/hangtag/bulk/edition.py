@@ -32,14 +32,11 @@ from hangtag.bulk.rows import ColumnMap
 from hangtag.bulk.writer import OpenPart, PartWriter, Place
 from hangtag.errors import HangtagError
 from hangtag.product import Product, ProductFields
-from hangtag.tagging import Tagging, check_pair
+from hangtag.tagging import Stream, Tagging, check_pair
 
 WINDOW = 4096
 _JOURNAL_S = 5.0
 _TELL_S = 0.2
-
-Stream = Callable[[Iterable[Product]], Iterator[Tagging]]
-"""Yields one tagging a product, in their order; takes products only as fast as it needs them."""
 
 
 @dataclass(frozen=True, slots=True)
