@@ -93,8 +93,10 @@ def _hours(rows: int | None, products_per_s: float | None, rate: float | None) -
 def _sample(job: Job, num_rows: int) -> list[Product]:
     share = -(-num_rows // len(job.files))
     products: dict[bytes, Product] = {}
-    for file in job.files:
-        chunks = read_chunks([file], job.columns, RowKeys(job.context), part_rows=share, interpret=job.interpret)
+    for number in range(len(job.files)):
+        # The files after it stand in for one without rows.
+        files = [*job.files[number:], *job.files[:number]]
+        chunks = read_chunks(files, job.columns, RowKeys(job.context), part_rows=share, interpret=job.interpret)
         chunk = next(chunks)
         chunks.close()
         for row, fields in enumerate(chunk.fields):

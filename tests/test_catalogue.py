@@ -670,6 +670,15 @@ def test_plan_measures_a_sample_and_writes_nothing(shop: Shop) -> None:
     assert not shop.out.exists()
 
 
+@pytest.mark.parametrize("order", [("full", "empty"), ("empty", "full")])
+def test_plan_passes_over_a_file_without_rows_as_a_run_does(shop: Shop, order: tuple[str, ...]) -> None:
+    shop.write(products(30))
+    (shop.folder / "empty.jsonl").write_text("")
+    paths = {"full": str(shop.input), "empty": str(shop.folder / "empty.jsonl")}
+    code, plan = shop.run("--plan", "--plan-rows", "20", inputs=[paths[name] for name in order])
+    assert (code, plan["rows"], plan["sample"]) == (0, 30, 9)
+
+
 def test_an_interrupted_edition_keeps_taggings_within_seconds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal holds what a part in flight has, so that slow engines lose no more."""
     monkeypatch.setattr(edition, "_JOURNAL_S", 0.0)
