@@ -76,6 +76,22 @@ def test_options_are_those_of_completions(shop: Shop, vocabulary: TagVocabulary)
     assert other["is_calibrated"] is False
 
 
+def test_limits_by_facet_and_parents_are_heeded(shop: Shop) -> None:
+    closed = {"max": 0}
+    body: dict[str, Any] = {
+        "products": [f"shoes {number}" for number in range(60)],
+        "facets": {"type": {"min": 1, "max": 1}, "colour": closed, "feature": closed},
+    }
+    names = [{tag["tag"] for tag in t["tags"]} for t in shop.post("/v1/tag", body).json()["taggings"]]
+    assert {frozenset(tags) for tags in names} == {frozenset({"shoes"}), frozenset({"running shoes"})}
+    body |= {"with_parents": True}
+    names = [{tag["tag"] for tag in t["tags"]} for t in shop.post("/v1/tag", body).json()["taggings"]]
+    assert names == [{"shoes"}] * 60
+    refused = shop.post("/v1/tag", body | {"facets": {"colour": {"min": 2, "max": 1}}})
+    assert refused.status_code == 400
+    assert "colour" in refused.json()["error"]["message"]
+
+
 def test_no_products_get_no_taggings(shop: Shop) -> None:
     assert shop.post("/v1/tag", {"products": []}).json()["taggings"] == []
 

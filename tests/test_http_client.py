@@ -352,6 +352,10 @@ def test_limits_and_vocabulary_are_asked_of_the_endpoint():
     held, _ = Endpoint().tagger(limits=Limits(1, 1, only_facets=frozenset({"colour"})))
     for tagging in held.tag(MANY[:5]):
         assert [tag.facet for tag in tagging.tags] == ["colour"]
+    facets = {"colour": FacetLimits(min=2, max=2), "": FacetLimits(max=0)}
+    held, _ = Endpoint().tagger(limits=Limits(facets=facets, with_parents=True))
+    for tagging in held.tag(MANY[:5]):
+        assert [tag.facet for tag in tagging.tags] == ["colour", "colour"]
     held, _ = Endpoint().tagger(served_vocabulary="other")
     with pytest.raises(EngineError, match="tags with the vocabulary"):
         held.tag(MANY[:5])

@@ -14,8 +14,9 @@ from hangtag.endpoint.openai_answers import INNER, cut_off, read_reply
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, Vocabularies, object_in, read_product
 from hangtag.product import Product, row_id
-from hangtag.taggers.vllm_arguments import MAX_TAGS, MIN_TAGS, ONLY_FACETS
+from hangtag.taggers.vllm_arguments import FACETS, MAX_TAGS, MIN_TAGS, ONLY_FACETS, WITH_PARENTS, facet_arguments
 from hangtag.tagging import Tagging
+from hangtag.vocabulary import FacetLimits
 
 MAX_PRODUCTS = 256
 Decision = Literal["accept", "review"]
@@ -37,6 +38,10 @@ class TagRequest(BaseModel):
     min_tags: int | None = Field(default=None, ge=0, description="Fewest tags of a product.")
     max_tags: int | None = Field(default=None, ge=0, description="Most tags of a product.")
     only_facets: list[str] | None = Field(default=None, description="Tags of other facets are not given.")
+    facets: dict[str, FacetLimits] | None = Field(
+        default=None, description="Limits by facet, in place of all of the vocabulary's own."
+    )
+    with_parents: bool | None = Field(default=None, description="A tag's parents come with it.")
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="A tagging is accepted if every tag's confidence reaches it."
     )
@@ -93,7 +98,12 @@ class TagRoute:
             Refusal: an option is wrong, or the engine failed.
         """
         vocabulary = self._vocabularies.choose(request.vocabulary)
-        given = {MIN_TAGS: request.min_tags, MAX_TAGS: request.max_tags, ONLY_FACETS: request.only_facets}
+        facets = None if request.facets is None else facet_arguments(request.facets)
+        with_parents = None if request.with_parents is None else int(request.with_parents)
+        given = {
+            MIN_TAGS: request.min_tags, MAX_TAGS: request.max_tags, ONLY_FACETS: request.only_facets,
+            FACETS: facets, WITH_PARENTS: with_parents,
+        }  # fmt: skip
         ask = vocabulary.ask({name: value for name, value in given.items() if value is not None})
         threshold = self._settings.threshold if request.threshold is None else request.threshold
         taggings: list[Tagging | None] = [None] * len(request.products)

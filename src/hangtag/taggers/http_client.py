@@ -292,6 +292,9 @@ class HttpTagger:
             document |= {"min_tags": self._limits.min_tags, "max_tags": self._limits.max_tags}
             if self._limits.only_facets is not None:
                 document["only_facets"] = sorted(self._limits.only_facets)
+            if self._limits.facets is not None:
+                document["facets"] = {name: limit.model_dump() for name, limit in self._limits.facets.items()}
+            document["with_parents"] = self._limits.with_parents
         response = yield from self._ask(_Post("/tag", document))
         if response.status_code != 200:
             reason = f"the server refused the request: {response.status_code} {response.text:.200}"

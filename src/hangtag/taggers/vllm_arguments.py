@@ -91,7 +91,7 @@ def to_arguments(
     if limits.only_facets is not None:
         arguments[ONLY_FACETS] = sorted(limits.only_facets)
     if limits.facets is not None:
-        arguments[FACETS] = _FACET_LIMITS.dump_json(dict(limits.facets)).decode()
+        arguments[FACETS] = facet_arguments(limits.facets)
     if limits.with_parents:
         arguments[WITH_PARENTS] = 1
     if num_prefix:
@@ -133,6 +133,11 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     if budget is not None and _load(path, version).stop_token not in (params.stop_token_ids or ()):
         budget -= 1
     return _opening(text, path, version, budget)
+
+
+def facet_arguments(facets: Mapping[str, FacetLimits]) -> str:
+    """Return limits by facet as the argument FACETS takes them."""
+    return _FACET_LIMITS.dump_json(dict(facets)).decode()
 
 
 def check_names(arguments: Iterable[str]) -> None:
