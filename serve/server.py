@@ -156,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     """Start vLLM, wait until it ends, and return the exit code."""
-    from hangtag.endpoint.settings import KEYS, REGISTER, SETTINGS, SETTINGS_VARIABLE
+    from hangtag.config import load_recipe
+    from hangtag.endpoint.settings import KEYS, REGISTER, SETTINGS, SETTINGS_VARIABLE, VocabularySettings
     from hangtag.endpoint.vocabularies import Vocabularies
     from hangtag.manifest import write_json
     from hangtag.taggers.hardware import probe_hardware
@@ -165,10 +166,12 @@ def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     check_address(arguments)
     keys = read_keys(arguments)
     weights = choose_weights(arguments)
+    # A wrong file is refused before anything slow.
+    specs = [load_recipe(None, VocabularySettings, entry).read() for entry in vocabulary_settings(arguments)]
     port = free_port(arguments.host, arguments.port)
     hardware = probe_hardware()
     settings = endpoint_settings(arguments, weights, is_cpu=hardware.device == "cpu")
-    vocabularies = Vocabularies.load(settings)
+    vocabularies = Vocabularies.load(settings, specs)
     folder = Path(tempfile.mkdtemp(prefix="hangtag-server-"))
     try:
         write_json(folder / SETTINGS, settings.model_dump(mode="json"))

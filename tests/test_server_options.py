@@ -251,3 +251,16 @@ def test_the_ready_line_shows_how_to_ask() -> None:
     assert "curl http://127.0.0.1:8000/v1/chat/completions" in line
     assert server._address("0.0.0.0", 1) == "127.0.0.1:1"
     assert server._address("::", 1) == "[::1]:1"
+
+
+def test_a_wrong_file_is_refused_before_anything_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def probed() -> None:
+        raise AssertionError("the hardware was probed first")
+
+    monkeypatch.setattr("hangtag.taggers.hardware.probe_hardware", probed)
+    model = Path(__file__).parent / "data" / "output_0_1_0" / "model"
+    missing = tmp_path / "none.json"
+    assert server.main(["--model", str(model), "--vocabulary", str(missing), "--port", "0"]) == 2
+    assert f"{missing}: No such file" in capsys.readouterr().err

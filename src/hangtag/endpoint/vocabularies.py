@@ -19,6 +19,7 @@ from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.errors import ConstraintError, MissingExtra, RecipeError
 from hangtag.product import Product
+from hangtag.spec import TaggerSpec
 from hangtag.taggers.generative import Generation, GenerativeTagger, Plan
 from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.taggers.vllm_arguments import KEY, PREFIX, read_limits, to_arguments
@@ -135,8 +136,10 @@ class Vocabularies:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
 
     @classmethod
-    def load(cls, settings: EndpointSettings) -> Vocabularies:
+    def load(cls, settings: EndpointSettings, specs: Sequence[TaggerSpec] | None = None) -> Vocabularies:
         """Return the vocabularies that `settings` names. Cost: seconds, a tokenizer and constraints are loaded.
+
+        `specs` are their descriptions, where they have been read already.
 
         Raises:
             HangtagError: a file, a template or the limits are refused.
@@ -145,8 +148,9 @@ class Vocabularies:
         engine = PromptOnlyEngine(settings.names[-1], tokenizer, settings.max_model_len)
         pieces = HFPieceTokenizer(engine.tokenizer)
         served = []
-        for entry in settings.vocabularies:
-            tagger = entry.read().load(engine)
+        specs = specs or [entry.read() for entry in settings.vocabularies]
+        for entry, spec in zip(settings.vocabularies, specs, strict=True):
+            tagger = spec.load(engine)
             assert isinstance(tagger, GenerativeTagger)
             served.append(ServedVocabulary(entry.name, tagger, pieces))
         return cls(served)
