@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from hangtag.cli import tagger_options
 from hangtag.errors import RecipeError
 from hangtag.product import Product
-from hangtag.spec import Null, TaggerOptions, TaggerSpec
+from hangtag.spec import FineTuned, Null, Prompted, TaggerOptions, TaggerSpec
 from hangtag.tagging import Stream, Tagging, Usage, stream_of
-from hangtag.vocabulary import TagVocabulary
 
 ENGINES = ("vllm", "transformers", "ray", "null")
 
@@ -124,10 +123,9 @@ def described(arguments: argparse.Namespace) -> CatalogueTagger:
 
 def read_spec(options: TaggerOptions, engine: str) -> TaggerSpec:
     """Return what the options describe; the engine `null` takes the place of a prompted model."""
-    if engine == "null" and options.endpoint is None:
-        if options.run is not None:
-            raise RecipeError("--engine null cannot be combined with --run, which brings its own model")
-        if options.vocabulary is None:
-            raise RecipeError("the tags are missing: give --vocabulary F")
-        return TaggerSpec(TagVocabulary.from_path(options.vocabulary), Null())
-    return options.read()
+    spec = options.read()
+    if engine != "null":
+        return spec
+    if isinstance(spec.source, FineTuned):
+        raise RecipeError("--engine null cannot be combined with --run, which brings its own model")
+    return replace(spec, source=Null()) if isinstance(spec.source, Prompted) else spec

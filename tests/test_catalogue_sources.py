@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hangtag import Product, Tagging, TagVocabulary, spec
+from hangtag.loading import FineTunedRun
 from hangtag.manifest import RunManifest, provenance
 from hangtag.taggers import http_client
 from hangtag.taggers.null import NullTagger
@@ -72,8 +73,8 @@ def test_a_run_is_tagged_again_where_its_weights_or_calibration_changed(
             asked.append(product.id)
             yield from tagger.stream([product])
 
-    def load(run: Path, **options: Any) -> SimpleNamespace:
-        loaded.append({"run": run, **options})
+    def load(run: FineTunedRun, **options: Any) -> SimpleNamespace:
+        loaded.append({"run": run.folder, **options})
         return SimpleNamespace(stream=stream, usage=Usage())
 
     monkeypatch.setattr(spec, "load_run_tagger", load)

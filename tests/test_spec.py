@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -168,3 +170,27 @@ def test_one_example_in_five_is_for_validation_whatever_their_order() -> None:
     assert split_examples(products[::-1]) == (train, validation)
     assert sorted(int(product.id) for product in train + validation) == list(range(11))
     assert [len(part) for part in split_examples(products[:2])] == [1, 1]
+
+
+def test_examples_come_from_wherever_a_catalogue_is_read(shop: Path) -> None:
+    by_path = TaggerOptions(vocabulary=Path("tags.json"), examples="labelled.jsonl").read().source
+    by_uri = TaggerOptions(vocabulary=Path("tags.json"), examples=f"file://{shop}/labelled.jsonl").read().source
+    assert isinstance(by_path, Prompted)
+    assert isinstance(by_uri, Prompted)
+    assert by_uri.examples.products == by_path.examples.products
+    assert by_uri.examples.sha256 is not None
+    command = ["tag", "Red cup", "--vocabulary", "tags.json", "--baseline", "nearest", "--examples", "-", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hangtag.cli", *command],
+        input=(shop / "labelled.jsonl").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["model"] == "nearest"
+
+
+def test_the_null_engine_takes_the_place_of_a_prompted_model_only(shop: Path) -> None:
+    prompted = TaggerOptions(vocabulary=Path("tags.json"))
+    assert catalogue_tagger.read_spec(prompted, "null").name == "null"
+    lexical = TaggerOptions(vocabulary=Path("tags.json"), baseline="lexical")
+    assert catalogue_tagger.read_spec(lexical, "null").name == "lexical"

@@ -246,7 +246,7 @@ def fine_tuned_tagger(
 
 
 def load_run_tagger(
-    run: str | Path,
+    run: FineTunedRun | str | Path,
     *,
     engine: EngineName = "vllm",
     weights: str = "model",
@@ -261,23 +261,22 @@ def load_run_tagger(
         DataError: the run is not complete, not exported, or not of a language model.
         ModelError: the engine cannot load the weights.
     """
-    run = Path(run)
+    trained = run if isinstance(run, FineTunedRun) else read_run(run)
     # What is wrong with the run is said before an engine is loaded.
-    folder, _ = read_run(run).exported(weights)
+    folder, _ = trained.exported(weights)
     loaded = load_engine(str(folder), engine)
-    loaded.name = run.resolve().name
-    return run_tagger(run, loaded, decoding=decoding, limits=limits)
+    loaded.name = trained.name
+    return run_tagger(trained, loaded, decoding=decoding, limits=limits)
 
 
 def run_tagger(
-    run: Path, engine: Engine, *, decoding: Decoding = "set", limits: Limits | None = None
+    trained: FineTunedRun, engine: Engine, *, decoding: Decoding = "set", limits: Limits | None = None
 ) -> GenerativeTagger:
     """Return the tagger of a run over an engine that has its weights; see `load_run_tagger`.
 
     Raises:
-        DataError: the run is not complete, or not of a language model.
+        DataError: its calibration is damaged.
     """
-    trained = read_run(run)
     files = trained.files
     return fine_tuned_tagger(
         engine,
@@ -298,6 +297,11 @@ class FineTunedRun:
     manifest: RunManifest
     vocabulary: TagVocabulary
     answers: AnswerSettings
+
+    @property
+    def name(self) -> str:
+        """What taggings call its model."""
+        return self.folder.resolve().name
 
     @property
     def files(self) -> RunFiles:

@@ -7,6 +7,7 @@ cached predictions of an evaluation), and `TaggerSpec.load` is the way to a tagg
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,8 +66,16 @@ class Examples:
 
     @classmethod
     def read(cls, path: str | Path) -> Examples:
-        """Return the labelled products of a file. Raises DataError: it cannot be read as such."""
-        return cls(load_labelled(path), file_sha256(path))
+        """Return the labelled products of a file, a URI, or - for standard input.
+
+        Raises:
+            DataError: they cannot be read as such.
+        """
+        products = load_labelled(path)
+        if Path(path).is_file():
+            return cls(products, file_sha256(path))
+        text = "\n".join(product.model_dump_json() for product in products)
+        return cls(products, hashlib.sha256(text.encode()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,7 @@ class FineTuned:
     @property
     def name(self) -> str:
         """What taggings call it."""
-        return self.run.folder.resolve().name
+        return self.run.name
 
     def identity(self) -> dict[str, Any]:
         """See `TaggerSpec.identity`. Raises DataError: the run has no such weights."""
@@ -145,8 +154,8 @@ class FineTuned:
     def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> GenerativeTagger:
         """See `TaggerSpec.load`; the run's own vocabulary counts."""
         if isinstance(engine, str):
-            return load_run_tagger(self.run.folder, engine=engine, weights=self.weights, decoding=self.decoding)
-        return run_tagger(self.run.folder, engine, decoding=self.decoding)
+            return load_run_tagger(self.run, engine=engine, weights=self.weights, decoding=self.decoding)
+        return run_tagger(self.run, engine, decoding=self.decoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +295,8 @@ class TaggerOptions(Recipe):
     """A fetched model's name, a model folder, a hub id, or the endpoint's name of its model."""
     vocabulary: Path | None = None
     """The tags: JSON, CSV, or one a line."""
-    examples: Path | None = None
-    """Labelled products for few-shot prompts."""
+    examples: str | Path | None = None
+    """Labelled products for few-shot prompts; a URI stays text, for a path would lose one of its slashes."""
     shots: int | None = None
     """Examples in each prompt; by default 4 where there are examples."""
     min_tags: int = 0
