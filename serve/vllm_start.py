@@ -89,7 +89,7 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
     has_tag_tokens = trained.answers.answer == "tag_tokens"
     name = arguments.weights or (
         "adapter"
-        if not has_tag_tokens and not (run / "model").exists() and (run / "adapter").exists()
+        if not has_tag_tokens and not (run / "model").exists() and trained.files.adapter.exists()
         else "model"
     )
     if name != "adapter":

@@ -23,12 +23,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hangtag.errors import DataError, MissingExtra
+from hangtag.manifest import RunFiles
 from sft.machine import keep_freed_memory, surroundings, with_number_format
 from sft.program import TrainingProgram
 from sft.recipe import TRAINER_DEFAULTS, TrainingRecipe
 from sft.run_directory import (
     CHECKPOINTS,
-    METRICS_FILE,
     last_checkpoint,
     save_recipe,
 )
@@ -130,7 +130,7 @@ def pretrain(recipe: PretrainRecipe, texts: Path, out: Path, *, resume: bool) ->
         "perplexity_before": round(before, 3),
         "perplexity_after": round(after, 3),
     }
-    write_json(out / METRICS_FILE, metrics)
+    write_json(RunFiles(out).metrics, metrics)
     RunManifest(
         program="sft.pretrain",
         kind="pretrained",
@@ -182,7 +182,7 @@ def _save_merged(trainer: Any, recipe: PretrainRecipe, source: str, tokenizer: A
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if recipe.method != "full":
-        adapter = out / "adapter"
+        adapter = RunFiles(out).adapter
         model.save_pretrained(adapter)
         # Never into NF4: the base is loaded again as it is.
         base = load_base(source, in_nf4=False, dtype=torch.float32)

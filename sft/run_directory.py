@@ -23,8 +23,6 @@ R = TypeVar("R", bound=TrainingRecipe)
 CHECKPOINTS = "checkpoints"
 CHECK_FILE = "check.jsonl"
 """Validation products that an export is checked with."""
-METRICS_FILE = "metrics.json"
-"""What was measured at the end."""
 TAGGINGS_FILE = "validation_taggings.jsonl"
 """The finished model's taggings of validation products, before calibration."""
 

@@ -28,12 +28,13 @@ from hangtag import metrics
 from hangtag.catalog import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
+from hangtag.manifest import RunFiles
 from hangtag.metrics import Resampled
 from hangtag.metrics.text import interval, markdown_table, signed
 from hangtag.product import Product
 from sft.labelled import draw
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
-from sft.run_directory import METRICS_FILE, TAGGINGS_FILE
+from sft.run_directory import TAGGINGS_FILE
 from sft.sweep_baselines import LinearRecipe, fit_linear, tag_with_bert
 from sft.train_bert import BertRecipe
 
@@ -128,17 +129,18 @@ def _train(name: str, variant: Variant, options: argparse.Namespace, products: S
     """Return whether the variant's run is complete, after training it where it was not."""
     run = options.runs / name
     # What each program writes last; a run of BERT is tagged with here, after it has ended.
-    last = {"linear": METRICS_FILE, "bert": TAGGINGS_FILE}.get(variant.program, "manifest.json")
-    if (run / last).is_file():
+    files = RunFiles(run)
+    last = {"linear": files.metrics, "bert": run / TAGGINGS_FILE}.get(variant.program, files.manifest)
+    if last.is_file():
         return True
     if variant.program == "linear":
         fit_linear(variant.recipe, options.data, run, products)
         return True
-    if not (run / "manifest.json").is_file():
+    if not files.manifest.is_file():
         options.runs.mkdir(parents=True, exist_ok=True)
         path = options.runs / f"{name}.yaml"
         path.write_text(yaml.safe_dump(variant.recipe, sort_keys=False), encoding="utf-8")
-        resumed = ["--resume"] if (run / "recipe.yaml").is_file() else [str(path.resolve())]
+        resumed = ["--resume"] if files.recipe.is_file() else [str(path.resolve())]
         module = "sft.train_bert" if variant.program == "bert" else "sft.train"
         command = [sys.executable, "-m", module, *resumed]
         command += ["--data", str(options.data.resolve()), "--out", str(run.resolve())]
@@ -175,7 +177,7 @@ class Comparison:
             changes = measured.exceeds(self._measured[variant.against])
             against = {"variant": variant.against} | {figure: asdict(change) for figure, change in changes.items()}
         self._measured[name] = measured
-        trained = json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))
+        trained = json.loads(RunFiles(run).metrics.read_text(encoding="utf-8"))
         self.variants[name] = {
             "program": variant.program,
             "recipe": variant.recipe,

@@ -12,7 +12,7 @@ from pydantic import Field
 from hangtag.config import Recipe
 from hangtag.product import Product
 from hangtag.tagging import Tagger
-from sft.run_directory import METRICS_FILE, TAGGINGS_FILE
+from sft.run_directory import TAGGINGS_FILE
 
 
 class LinearRecipe(Recipe):
@@ -26,7 +26,7 @@ class LinearRecipe(Recipe):
 
 def fit_linear(recipe: dict[str, Any], data: Path, run: Path, products: Sequence[Product]) -> None:
     """Fit the linear tagger and leave its taggings of `products`, and metrics.json, in `run`."""
-    from hangtag.manifest import write_json
+    from hangtag.manifest import RunFiles, write_json
     from hangtag.taggers.linear import LinearTagger
     from sft.labelled import draw, load_labelled_splits
 
@@ -34,7 +34,7 @@ def fit_linear(recipe: dict[str, Any], data: Path, run: Path, products: Sequence
     dataset = load_labelled_splits(data)
     train = draw(dataset.train, settings.limit, settings.seed)
     write_taggings(LinearTagger.fit(train, dataset.validation, dataset.vocabulary), run, products)
-    write_json(run / METRICS_FILE, {"num_train": len(train)})
+    write_json(RunFiles(run).metrics, {"num_train": len(train)})
 
 
 def tag_with_bert(run: Path, products: Sequence[Product]) -> None:

@@ -30,7 +30,6 @@ from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
 from sft.run_directory import (
     CHECK_FILE,
     CHECKPOINTS,
-    METRICS_FILE,
     TAGGINGS_FILE,
     last_checkpoint,
     save_recipe,
@@ -153,7 +152,7 @@ def train(recipe: TrainRecipe, data: Path, out: Path, *, resume: bool) -> dict[s
         "since_start_or_resume": _speed(trainer, first_step, seconds),
         "history": [entry for entry in trainer.state.log_history if "eval_set_f1" in entry],
     }
-    write_json(out / METRICS_FILE, metrics)
+    write_json(RunFiles(out).metrics, metrics)
     _write_manifest(recipe, dataset, products, settings, metrics, out, seed)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     measured: dict[str, Any] = metrics["validation"]

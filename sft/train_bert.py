@@ -27,7 +27,6 @@ from sft.program import TrainingProgram
 from sft.recipe import TrainingRecipe
 from sft.run_directory import (
     CHECKPOINTS,
-    METRICS_FILE,
     last_checkpoint,
     save_recipe,
 )
@@ -142,7 +141,7 @@ def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[st
     }
     model.save(out / "model", tokenizer)
     write_json(out / "thresholds.json", measure.thresholds)
-    write_json(out / METRICS_FILE, metrics)
+    write_json(RunFiles(out).metrics, metrics)
     RunManifest(
         program="sft.train_bert",
         kind="bert",

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from hangtag.bulk.rows import FIELDS, CatalogueRows, ColumnMap
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
 from hangtag.product import Product, row_id
-from hangtag.tagging import Tagging, check_pair
+from hangtag.tagging import Stream, Tagging, check_pair
 from hangtag.vocabulary import TagVocabulary
 
 SPLITS = ("train", "validation", "test")
@@ -155,7 +155,7 @@ def read_labelled(path: str | Path) -> Iterator[Product]:
 
 
 def tag_rows(
-    stream: Callable[[Iterable[Product]], Iterator[Tagging]],
+    stream: Stream,
     rows: Iterable[Product | BadRow],
     *,
     model: str,

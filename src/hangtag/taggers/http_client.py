@@ -316,7 +316,7 @@ class HttpTagger:
                     f"{self.vocabulary.fingerprint[:12]}; name another of its vocabularies, or take its file"
                 )
         for product, tagging in zip(products, taggings, strict=True):
-            # The endpoint normalises ids, save those of errors, and calls a product without one by its position.
+            # The endpoint normalises ids (that of 0.1.0 not those of errors); one that is missing is the position.
             own = normalise_text(product.id)
             if own and tagging.id not in (own, product.id):
                 check_pair(product.id, tagging)

@@ -13,9 +13,9 @@ from typing import Any
 
 from hangtag.errors import EngineError, MissingExtra
 from hangtag.product import Product
-from hangtag.tagging import Tagging, Usage
+from hangtag.tagging import Stream, Tagging, Usage
 
-Load = Callable[[], tuple[Callable[[Iterable[Product]], Iterator[Tagging]], Usage]]
+Load = Callable[[], tuple[Stream, Usage]]
 
 _BATCH = 128
 _BATCHES_PER_WORKER = 3
