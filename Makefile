@@ -28,6 +28,6 @@ format:  ## rewrite the files as `make check` wants them
 	@$(PY) -m ruff check --fix .
 
 bench: setup  ## the short forms of the benchmarks
-	@$(PY) -m serve.bench constraint --short
-	@$(PY) -m serve.bench decode --short
-	@$(PY) -m serve.bench catalogue --short
+	@$(PY) -m bench constraint --short
+	@$(PY) -m bench decode --short
+	@$(PY) -m bench catalogue --short

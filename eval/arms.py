@@ -30,17 +30,18 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import hangtag
 from eval.predict import Contestant, content_hash, slug
 from eval.settings import Evaluation
-from hangtag.catalog import Dataset
+from hangtag.catalogue.labelled import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
-from hangtag.loading import BaselineName, default_limits, load_baseline, load_engine
+from hangtag.language_model.examples import default_limits
+from hangtag.language_model.prompt import default_template
+from hangtag.loading import BaselineName, load_baseline, load_engine
 from hangtag.manifest import RunFiles, RunManifest, file_sha256, load_run
 from hangtag.models import resolve_model
-from hangtag.prompt import default_template
 from hangtag.spec import Endpoint, Examples, FineTuned, Prompted, TaggerSpec, of_run
 from hangtag.tagging import stream_of
 
 if TYPE_CHECKING:
-    from hangtag.taggers.generative import Decoding
+    from hangtag.language_model.generative import Decoding
 
 KINDS = ("majority", "lexical", "linear", "nearest", "bert", "zero_shot", "few_shot", "qlora", "http")
 LLM_KINDS = ("zero_shot", "few_shot", "qlora", "http")
@@ -273,7 +274,7 @@ class ArmLoader:
         if arm.kind in get_args(BaselineName):
             return Contestant(load_baseline(cast(BaselineName, arm.kind), train, validation, vocabulary))
         if arm.kind == "bert":
-            from hangtag.taggers.bert import BertTagger
+            from hangtag.baselines.bert import BertTagger
 
             return Contestant(BertTagger(arm.run or self._quick_bert()))
         return self._language_model(arm)

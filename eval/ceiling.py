@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
 from hangtag import metrics
+from hangtag.baselines.facet_decoding import decode_scores, tag_matrix, tune_thresholds
 from hangtag.errors import HangtagError, RecipeError
-from hangtag.facet_decoding import decode_scores, tag_matrix, tune_thresholds
 from hangtag.manifest import write_json
 from hangtag.metrics import Outcomes
 from hangtag.metrics.text import interval, markdown_table, signed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from eval.settings import Perturbation
-from hangtag.noise import map_texts, with_typos
+from hangtag.catalogue.noise import map_texts, with_typos
 from hangtag.product import Product
 from hangtag.tagging import to_answer
 from hangtag.vocabulary import TagVocabulary

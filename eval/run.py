@@ -34,7 +34,7 @@ from eval.predict import Predictions, content_hash, open_log, predict, slug
 from eval.progress import ArmProgress
 from eval.settings import PERTURBATIONS, Evaluation, split_names
 from eval.store import FORMAT, Context, write_context, write_predictions, write_products
-from hangtag.catalog import Dataset, load_dataset
+from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError, RecipeError, VocabularyError
 from hangtag.manifest import provenance

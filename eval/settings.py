@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from hangtag.config import Recipe
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS
+from hangtag.language_model.examples import DEFAULT_SHOTS
+from hangtag.loading import DEFAULT_MODEL
 from hangtag.metrics import NUM_RESAMPLES
 
 Perturbation = Literal["typos", "lost_description", "upper_case", "shuffled_attributes", "injected_instructions"]

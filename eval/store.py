@@ -17,7 +17,7 @@ from typing import Any
 
 from eval.predict import Batch, Predictions, slug
 from eval.settings import Evaluation
-from hangtag.catalog import Dataset
+from hangtag.catalogue.labelled import Dataset
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
 from hangtag.manifest import write_json

@@ -11,7 +11,7 @@ from hangtag.bulk.edition import Job, count_known
 from hangtag.bulk.finish import Plan
 from hangtag.bulk.keys import RowKeys
 from hangtag.bulk.output import Output
-from hangtag.bulk.rows import count_rows
+from hangtag.catalogue.rows import count_rows
 from hangtag.errors import DataError, MissingExtra
 from hangtag.product import Product
 from serve.catalogue_tagger import CatalogueTagger

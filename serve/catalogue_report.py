@@ -7,9 +7,9 @@ from typing import Any
 
 import jinja2
 
-from hangtag.bulk.durable import write_durably
 from hangtag.bulk.output import Output
 from hangtag.bulk.writer import write_failure
+from hangtag.durable import write_durably
 
 TEMPLATE = Path(__file__).with_name("catalogue_report.html.jinja")
 _MOST_TAGS = 100

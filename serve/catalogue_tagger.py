@@ -106,7 +106,7 @@ def described(arguments: argparse.Namespace) -> CatalogueTagger:
     worker_engine, num_workers, gpus = arguments.worker_engine, arguments.workers, arguments.gpus_per_worker
 
     def load() -> tuple[Stream, Usage]:
-        from hangtag.taggers.ray_workers import RayWorkers
+        from hangtag.remote.ray_workers import RayWorkers
 
         # A worker may stand on another machine: it reads the files itself.
         workers = RayWorkers(

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hangtag.catalog import TaggingWriter, load_dataset
+from hangtag.catalogue.labelled import load_dataset
+from hangtag.catalogue.tagging_writer import TaggingWriter
 from hangtag.errors import HangtagError, RecipeError
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, default_limits, load_tagger
+from hangtag.language_model.examples import DEFAULT_SHOTS, default_limits
+from hangtag.loading import DEFAULT_MODEL, load_tagger
 from hangtag.metrics import Outcomes, exact_match, set_f1
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -57,8 +59,8 @@ def demonstrate(arguments: argparse.Namespace) -> None:
     from rich.table import Table
     from tqdm import tqdm
 
-    from hangtag.taggers.lexical import LexicalTagger
-    from hangtag.taggers.majority import MajorityTagger
+    from hangtag.baselines.lexical import LexicalTagger
+    from hangtag.baselines.majority import MajorityTagger
 
     if arguments.limit is not None and arguments.limit < 1:
         raise RecipeError(f"--limit {arguments.limit}: expected at least 1")

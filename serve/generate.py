@@ -33,11 +33,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hangtag.bulk.batch_files import product_of_request
 from hangtag.bulk.chunks import read_chunks
-from hangtag.bulk.durable import Step, no_step
 from hangtag.bulk.edition import WINDOW, EditionRun, Job, Totals
-from hangtag.bulk.files import STDIN, list_files
 from hangtag.bulk.finish import (
     Plan,
     close_edition,
@@ -51,9 +48,12 @@ from hangtag.bulk.keys import RowKeys, context_digest
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.parts import FORMATS
-from hangtag.bulk.rows import ColumnMap, count_rows
-from hangtag.catalog import parse_columns
+from hangtag.catalogue.batch_files import product_of_request
+from hangtag.catalogue.files import STDIN, list_files
+from hangtag.catalogue.products import parse_columns
+from hangtag.catalogue.rows import ColumnMap, count_rows
 from hangtag.cli import add_tagger_arguments
+from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError, RecipeError
 from serve import catalogue_tagger
 from serve.catalogue_report import write_html

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hangtag.engines.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
 from hangtag.errors import EngineError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
-from hangtag.taggers.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
 from serve.vllm_process import Child, Signals
 from serve.vllm_start import (
     NAME,
@@ -159,9 +159,9 @@ def serve(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     from hangtag.config import load_recipe
     from hangtag.endpoint.settings import KEYS, REGISTER, SETTINGS, SETTINGS_VARIABLE, VocabularySettings
     from hangtag.endpoint.vocabularies import Vocabularies
+    from hangtag.engines.hardware import probe_hardware
+    from hangtag.engines.vllm_arguments import REGISTER_VARIABLE
     from hangtag.manifest import write_json
-    from hangtag.taggers.hardware import probe_hardware
-    from hangtag.taggers.vllm_arguments import REGISTER_VARIABLE
 
     check_address(arguments)
     keys = read_keys(arguments)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hangtag.engines.vllm_offline import CPU_STEP_TOKENS, KV_CACHE_GIB, MAX_MODEL_LEN, max_lora_rank
 from hangtag.errors import EngineError, ModelError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
-from hangtag.taggers.vllm_offline import CPU_STEP_TOKENS, KV_CACHE_GIB, MAX_MODEL_LEN, max_lora_rank
 
 NAME = "hangtag"
 _MIDDLEWARE = "hangtag.endpoint.app.Endpoint"
@@ -75,7 +75,7 @@ def choose_weights(arguments: argparse.Namespace) -> Weights:
     Raises:
         HangtagError: neither run nor vocabulary is given, or the run has no such weights.
     """
-    from hangtag.loading import read_run
+    from hangtag.language_model.run import read_run
     from hangtag.models import resolve_model
 
     if arguments.run is None:
@@ -176,7 +176,7 @@ def vllm_command(
     max_model_len: int,
 ) -> list[str]:
     """Return the command that starts vLLM; `rest` stands after our own flags, so that it wins."""
-    command = [sys.executable, "-m", "hangtag.taggers.vllm_serve", weights.model]
+    command = [sys.executable, "-m", "hangtag.engines.vllm_serve", weights.model]
     command += ["--host", arguments.host, "--port", str(port), "--dtype", arguments.dtype or hardware.dtype]
     command += ["--max-model-len", str(max_model_len), "--max-num-seqs", str(arguments.max_num_seqs)]
     command += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs", "--enable-prefix-caching"]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from hangtag.encoders.tag_classifier import Loss, scores_of
-from hangtag.facet_decoding import decode_scores, exact_match_of, set_f1_of, tune_thresholds
+from hangtag.baselines.facet_decoding import decode_scores, exact_match_of, set_f1_of, tune_thresholds
+from hangtag.baselines.tag_classifier import Loss, scores_of
 from hangtag.vocabulary import TagVocabulary
 from sft.trainer_parts import LengthGrouped, ProgressLine, SaveByTime, parameter_groups
 

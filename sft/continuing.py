@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from hangtag.catalog import load_dataset
+from hangtag.catalogue.labelled import load_dataset
 from hangtag.config import load_recipe
 from hangtag.errors import RecipeError, VocabularyError
-from hangtag.loading import read_run
+from hangtag.language_model.run import read_run
 from hangtag.manifest import RunFiles
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary

@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
     """Write the weights into the run and return what was measured."""
-    from hangtag.catalog import load_labelled
+    from hangtag.catalogue.labelled import load_labelled
     from hangtag.config import load_recipe
-    from hangtag.loading import read_run
+    from hangtag.language_model.run import read_run
     from hangtag.manifest import RunManifest, folder_sha256
     from sft.recipe import TrainRecipe
     from sft.run_directory import CHECK_FILE
@@ -110,8 +110,8 @@ def _merge(
     import torch
     import transformers
 
+    from hangtag.language_model.tag_tokens import TagTokens
     from hangtag.models import resolve_model
-    from hangtag.tag_tokens import TagTokens
     from sft.continuing import weights_folder
     from sft.language_model import grow_embeddings, load_base, load_trained_base, tag_rows
     from sft.validation import tag_with
@@ -150,8 +150,8 @@ def _gate(
     run: Path, recipe: Any, staged: Path, dtype: str, adapted: Any, products: Any, vocabulary: Any, settings: Any
 ) -> list[dict[str, object]]:
     """Return the comparisons of the ways to run the model. Raises TrainingError: beyond the tolerance."""
-    from hangtag.taggers.transformers_local import TransformersEngine
-    from hangtag.taggers.vllm_offline import VllmEngine
+    from hangtag.engines.transformers_local import TransformersEngine
+    from hangtag.engines.vllm_offline import VllmEngine
     from sft.parity import EXACT, ROUNDED, Parity
 
     checked = products[:NUM_PARITY]
@@ -184,7 +184,7 @@ def _served(run: Path, weights: Path, products: Any, vocabulary: Any, settings: 
     """Return set-F1, exact match and products/s of the weights in vLLM, as they will be served here."""
     import time
 
-    from hangtag.taggers.vllm_offline import VllmEngine
+    from hangtag.engines.vllm_offline import VllmEngine
     from sft.validation import score
 
     engine = VllmEngine(str(weights))

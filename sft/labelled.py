@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hangtag.catalog import Dataset, load_dataset
+from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.errors import DataError, VocabularyError
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary

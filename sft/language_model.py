@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from hangtag.errors import ModelError
+from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
+from hangtag.language_model.tag_tokens import TagTokens, check_unreachable, extend_tokenizer, ordinary_tokens
 from hangtag.models import resolve_model
-from hangtag.tag_tokens import TagTokens, check_unreachable, extend_tokenizer, ordinary_tokens
-from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.vocabulary import TagVocabulary
 from sft.continuing import take_rows, weights_folder
 from sft.recipe import TrainRecipe

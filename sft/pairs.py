@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hangtag.catalogue.noise import map_texts, with_typos
 from hangtag.constraint import TagConstraint
 from hangtag.errors import RecipeError
-from hangtag.loading import AnswerSettings, compile_answers, default_limits
-from hangtag.noise import map_texts, with_typos
+from hangtag.language_model.chat_tokens import ChatTokens
+from hangtag.language_model.examples import default_limits
+from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
+from hangtag.language_model.prompt import Prompter
+from hangtag.language_model.run import AnswerSettings, compile_answers
 from hangtag.product import Product
-from hangtag.prompt import Prompter
-from hangtag.taggers.chat_tokens import ChatTokens
-from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
 from hangtag.vocabulary import TagVocabulary
 from sft.labelled import tag_counts
 from sft.recipe import Augmentation, Order, TrainRecipe

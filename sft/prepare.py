@@ -105,7 +105,7 @@ def prepare(recipe: TrainRecipe, data: Path, out: Path) -> dict[str, Any]:
 
 
 def _products(data: Path, split: str) -> Iterator[Product]:
-    from hangtag.catalog import read_labelled, split_file
+    from hangtag.catalogue.labelled import read_labelled, split_file
 
     return read_labelled(split_file(data, split))
 

@@ -150,7 +150,7 @@ def documents(recipe: PretrainRecipe, texts: Path, seed: int) -> tuple[list[str]
     Raises:
         DataError: the catalogue has too few products, or the general text is missing.
     """
-    from hangtag.catalog import read_catalogue
+    from hangtag.catalogue.products import read_catalogue
     from hangtag.product import Product
 
     found = [row.text for row in read_catalogue(texts) if isinstance(row, Product)]

@@ -124,7 +124,7 @@ class TrainRecipe(TrainingRecipe):
     @property
     def template(self) -> Path:
         """The prompt template's path."""
-        from hangtag.prompt import PROMPTS
+        from hangtag.language_model.prompt import PROMPTS
 
         return PROMPTS / f"{self.prompt}.jinja" if "." not in self.prompt else Path(self.prompt)
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from hangtag.bulk.durable import write_durably
 from hangtag.config import Recipe, load_recipe
+from hangtag.durable import write_durably
 from hangtag.errors import DataError, MissingExtra, RecipeError
 from hangtag.manifest import RunFiles
 from sft.recipe import TrainingRecipe

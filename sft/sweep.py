@@ -25,7 +25,7 @@ import yaml
 from pydantic import Field
 
 from hangtag import metrics
-from hangtag.catalog import Dataset, load_dataset
+from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
 from hangtag.errors import HangtagError, RecipeError
 from hangtag.manifest import RunFiles

@@ -26,8 +26,8 @@ class LinearRecipe(Recipe):
 
 def fit_linear(recipe: dict[str, Any], data: Path, run: Path, products: Sequence[Product]) -> None:
     """Fit the linear tagger and leave its taggings of `products`, and metrics.json, in `run`."""
+    from hangtag.baselines.linear import LinearTagger
     from hangtag.manifest import RunFiles, write_json
-    from hangtag.taggers.linear import LinearTagger
     from sft.labelled import draw, load_labelled_splits
 
     settings = LinearRecipe(**recipe)
@@ -39,7 +39,7 @@ def fit_linear(recipe: dict[str, Any], data: Path, run: Path, products: Sequence
 
 def tag_with_bert(run: Path, products: Sequence[Product]) -> None:
     """Leave the taggings of `products` by a run of `sft.train_bert` in its directory."""
-    from hangtag.taggers.bert import BertTagger
+    from hangtag.baselines.bert import BertTagger
 
     write_taggings(BertTagger(run), run, products)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from hangtag.tag_tokens import TagTokens
+from hangtag.language_model.tag_tokens import TagTokens
 
 ROWS_FILE = "tag_rows.safetensors"
 

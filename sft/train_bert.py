@@ -93,8 +93,8 @@ def train(recipe: BertRecipe, data: Path, out: Path, *, resume: bool) -> dict[st
         import transformers
     except ImportError as error:
         raise MissingExtra(error.name or "transformers", "train") from None
-    from hangtag.encoders.tag_classifier import TagClassifier
-    from hangtag.facet_decoding import tag_matrix
+    from hangtag.baselines.facet_decoding import tag_matrix
+    from hangtag.baselines.tag_classifier import TagClassifier
     from hangtag.manifest import RunManifest, write_json
     from hangtag.models import resolve_model
     from sft.bert_trainer import SetF1, TagTrainer

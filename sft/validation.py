@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from hangtag.calibration import Calibration
-from hangtag.facet_decoding import exact_match_of, set_f1_of, tag_matrix
-from hangtag.loading import AnswerSettings, fine_tuned_tagger
+from hangtag.baselines.facet_decoding import exact_match_of, set_f1_of, tag_matrix
+from hangtag.engines.transformers_local import TransformersEngine
+from hangtag.language_model.calibration import Calibration
+from hangtag.language_model.run import AnswerSettings
+from hangtag.loading import fine_tuned_tagger
 from hangtag.metrics.calibration import Confidences, calibration_error
 from hangtag.product import Product
-from hangtag.taggers.transformers_local import TransformersEngine
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 

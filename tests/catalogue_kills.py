@@ -36,10 +36,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from hangtag import Product, Tagging
+from hangtag.baselines.null import NullTagger
 from hangtag.bulk import edition
 from hangtag.manifest import provenance, write_json
 from hangtag.sample import sample_folder
-from hangtag.taggers.null import NullTagger
 from serve import generate
 
 VOCABULARY = sample_folder() / "vocabulary.json"

@@ -9,6 +9,7 @@ import random
 from typing import Any
 
 import httpx
+from fake_engine import ByteTokenizer
 from prometheus_client import CollectorRegistry
 
 from hangtag.constraint import TagConstraint
@@ -17,11 +18,10 @@ from hangtag.endpoint.doors import KeyEntry, Keyring
 from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
 from hangtag.endpoint.telemetry import Telemetry
 from hangtag.endpoint.vocabularies import PromptOnlyEngine, ServedVocabulary, Vocabularies
-from hangtag.loading import default_limits
-from hangtag.prompt import Prompter
-from hangtag.taggers.fake import ByteTokenizer
-from hangtag.taggers.generative import GenerativeTagger
-from hangtag.taggers.vllm_arguments import KEY, PREFIX, read_limits
+from hangtag.engines.vllm_arguments import KEY, PREFIX, read_limits
+from hangtag.language_model.examples import default_limits
+from hangtag.language_model.generative import GenerativeTagger
+from hangtag.language_model.prompt import Prompter
 from hangtag.vocabulary import TagVocabulary
 
 MAX_MODEL_LEN = 8192

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main as bench
 from hangtag.cli import main
 from hangtag.sample import sample_folder
-from serve import bench, demo, generate
+from serve import demo, generate
 
 TRAIN = str(sample_folder() / "train.jsonl")
 VOCABULARY = str(sample_folder() / "vocabulary.json")
@@ -26,10 +27,12 @@ VOCABULARY = str(sample_folder() / "vocabulary.json")
         (main, ["model", "list"]),
         (generate.main, []),
         (demo.main, []),
-        (bench.main, []),
-        (bench.main, ["constraint"]),
-        (bench.main, ["decode"]),
-        (bench.main, ["catalogue"]),
+        (bench, []),
+        (bench, ["constraint"]),
+        (bench, ["decode"]),
+        (bench, ["catalogue"]),
+        (bench, ["http"]),
+        (bench, ["training"]),
     ],
 )
 def test_help_of_every_command(program, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

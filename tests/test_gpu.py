@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train import run, write_recipe
+from tiny_training import run, write_recipe
 
 from hangtag import Dataset, Limits, load_dataset, load_tagger
 from hangtag.constraint import parse_answer
@@ -28,7 +28,7 @@ def engine() -> Iterator[Any]:
     pytest.importorskip("vllm")
     if not PACKAGED_MODELS["smollm2-135m"].is_fetched:
         pytest.skip("base model not fetched: smollm2-135m (make setup)")
-    from hangtag.taggers.vllm_offline import VllmEngine
+    from hangtag.engines.vllm_offline import VllmEngine
 
     engine = VllmEngine("smollm2-135m", max_in_flight=256)
     yield engine

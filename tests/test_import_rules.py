@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from architecture import drawn, levels, module_imports, rooms, with_map
 
 import hangtag
 from hangtag.endpoint.telemetry import Telemetry
@@ -21,14 +22,13 @@ from hangtag.errors import MissingExtra
 from serve.catalogue_plan import row_bar
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("sft", "serve", "eval")
+PROGRAMS = ("sft", "serve", "eval", "bench")
 PLACES = ("src", *PROGRAMS, "tools", "tests")
 HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "sklearn", "matplotlib", "pandas", "numba", "ray")
 # Where the package may name a heavy library: a file for a foreign library, or a function that needs it.
-# `hangtag.vllm_plugin` is what vLLM itself loads.
-HOMES = ("taggers/", "encoders/", "vllm_plugin.py")
+HOMES = ("baselines/", "encoders/", "engines/", "remote/")
 EXCEPTIONS = {
-    "calibration.py": {"sklearn"},  # fits a calibration; applying one needs numpy alone
+    "language_model/calibration.py": {"sklearn"},  # fits a calibration; applying one needs numpy alone
     "endpoint/vocabularies.py": {"transformers"},  # the served model's tokenizer
     "models.py": {"torch", "transformers"},  # fetching makes a folder out of weights in other formats
 }
@@ -73,7 +73,11 @@ def distributions(module: str) -> set[str]:
 
 def foreign(place: str) -> dict[str, set[str]]:
     """Return which files of a place import each module that is neither Python's nor ours."""
-    ours = {"hangtag", *PLACES, *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    ours = {
+        "hangtag",
+        *PLACES,
+        *(path.stem for place in ("tests", "tools") for path in (ROOT / place).glob("*.py")),
+    }
     found = defaultdict(set)
     for file, modules in imports_of(place).items():
         for module in modules - ours - set(sys.stdlib_module_names):
@@ -83,12 +87,51 @@ def foreign(place: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("place", [*PROGRAMS, "tools"])
 def test_programs_meet_on_disk(place: str) -> None:
-    others = {*PLACES} - {place}
+    # The benchmarks import what they measure.
+    others = {*PLACES} - {place} - ({"serve", "sft"} if place == "bench" else set())
     assert {file: found for file, modules in imports_of(place).items() if (found := modules & others)} == {}
 
 
 def test_the_package_imports_no_program() -> None:
     assert {file: found for file, modules in imports_of("src").items() if (found := modules & {*PLACES})} == {}
+
+
+def test_no_import_runs_upwards_or_in_a_circle() -> None:
+    modules = module_imports(ROOT / "src" / "hangtag")
+    assert {"hangtag.spec", "hangtag.constraint.automaton"} <= modules.keys()
+    levels(modules)
+    levels(rooms(modules))
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    for name, line in {"__init__": "", "a": "def f(): import shop.b", "b": "from shop.a import f"}.items():
+        (package / f"{name}.py").write_text(line)
+    with pytest.raises(ValueError, match=r"shop\.a -> shop\.b -> shop\.a"):
+        levels(module_imports(package))
+
+
+def test_the_map_is_that_of_the_imports() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    new = with_map(page, drawn(rooms(module_imports(ROOT / "src" / "hangtag"))))
+    assert new == page, "write it anew: python tools/architecture.py"
+
+
+def test_the_ways_name_what_there_is() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:hangtag|sft|serve|eval)\.[\w.]+)(?::([\w.]+))?`", page)
+    assert len(named) > 40
+    for module, name in named:
+        path = ROOT / ("src" if module.startswith("hangtag") else "") / module.replace(".", "/")
+        file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        assert file.is_file(), module
+        source = file.read_text(encoding="utf-8")
+        first, _, method = name.partition(".")
+        assert not name or re.search(
+            rf"^(def|class) {first}\b|\b{first}\b,?$|import .*\b{first}\b", source, re.M
+        ), name
+        assert not method or f"def {method}(" in source, name
 
 
 def test_heavy_libraries_have_their_homes() -> None:
@@ -126,13 +169,13 @@ def test_what_the_core_depends_on_is_imported() -> None:
     [
         "hangtag",
         "hangtag.cli",
-        "hangtag.taggers.generative",
+        "hangtag.language_model.generative",
         "serve.generate",
         "serve.demo",
-        "serve.bench",
+        "bench.__main__",
         "serve.server",
         "hangtag.endpoint.app",
-        "hangtag.taggers.http_client",
+        "hangtag.remote.http_client",
         "eval.run",
         "eval.ceiling",
         "eval.compare",

@@ -43,7 +43,8 @@ def test_wheel_and_sdist_carry_every_file_of_the_package(built: Path) -> None:
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"hangtag/prompts/zero_shot_v1.jinja", "hangtag/sample/vocabulary.json", "hangtag/py.typed"} <= files
+    carried = {"language_model/prompts/zero_shot_v1.jinja", "sample/vocabulary.json", "py.typed"}
+    assert {f"hangtag/{name}" for name in carried} <= files
     with zipfile.ZipFile(wheel(built)) as archive:
         assert files - {*archive.namelist()} == set()
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
@@ -52,7 +53,7 @@ def test_wheel_and_sdist_carry_every_file_of_the_package(built: Path) -> None:
 
 def test_the_folder_of_prompts_is_a_link_into_the_package() -> None:
     assert (ROOT / "prompts").is_symlink()
-    assert (ROOT / "prompts").resolve() == PACKAGE / "prompts"
+    assert (ROOT / "prompts").resolve() == PACKAGE / "language_model" / "prompts"
 
 
 def environment() -> dict[str, str]:
@@ -90,7 +91,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.model
 def test_the_installed_hangtag_is_not_the_checkout(installed: Path, folder: Path) -> None:
-    code = "import hangtag, hangtag.prompt as p, sys; print(hangtag.__file__, p.PROMPTS, *sys.path, sep='\\n')"
+    code = (
+        "import hangtag, sys; from hangtag.language_model.prompt import PROMPTS\n"
+        "print(hangtag.__file__, PROMPTS, *sys.path, sep='\\n')"
+    )
     done = run(folder, installed / "python", "-c", code)
     module, prompts, *path = done.stdout.splitlines()
     assert Path(module).is_relative_to(installed.parent)

@@ -31,7 +31,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 DESCRIBE = """
 import json, os
-from hangtag.taggers.hardware import probe_hardware
+from hangtag.engines.hardware import probe_hardware
 hardware = probe_hardware()
 print(json.dumps([
     f"engine: vLLM for catalogues, transformers for single texts",

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hangtag.catalog import BadRow, Dataset, load_dataset, read_catalogue
+    from hangtag.catalogue.labelled import Dataset, load_dataset
+    from hangtag.catalogue.products import BadRow, read_catalogue
     from hangtag.constraint import Limits, TagConstraint
     from hangtag.errors import HangtagError
     from hangtag.loading import load_tagger
@@ -34,8 +35,8 @@ __all__ = [
 
 # A name is imported when it is first used: a program that needs a Product waits for no tagger.
 _HOMES = {
-    "BadRow": "catalog",
-    "Dataset": "catalog",
+    "BadRow": "catalogue.products",
+    "Dataset": "catalogue.labelled",
     "FacetLimits": "vocabulary",
     "HangtagError": "errors",
     "Limits": "constraint",
@@ -46,9 +47,9 @@ _HOMES = {
     "TagVocabulary": "vocabulary",
     "Tagger": "tagging",
     "Tagging": "tagging",
-    "load_dataset": "catalog",
+    "load_dataset": "catalogue.labelled",
     "load_tagger": "loading",
-    "read_catalogue": "catalog",
+    "read_catalogue": "catalogue.products",
 }
 
 

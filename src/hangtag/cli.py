@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import get_args
 
 from hangtag.bulk.review import read_decisions, write_labelled
-from hangtag.catalog import BadRow, parse_columns, read_catalogue, tag_rows
+from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
+from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError
-from hangtag.loading import DEFAULT_MODEL, DEFAULT_SHOTS, BaselineName
+from hangtag.language_model.examples import DEFAULT_SHOTS
+from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
 from hangtag.spec import TaggerOptions

@@ -14,37 +14,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hangtag.catalog import load_labelled
+from hangtag.catalogue.labelled import load_labelled
 from hangtag.config import Recipe
 from hangtag.constraint import Limits
+from hangtag.encoders.nearest import default_encoder_name
 from hangtag.errors import RecipeError
+from hangtag.language_model.examples import check_examples, default_limits, default_shots
+from hangtag.language_model.prompt import Budget, default_template
+from hangtag.language_model.run import FineTunedRun, read_run
 from hangtag.loading import (
     DEFAULT_MODEL,
     MAX_TOKENS,
     BaselineName,
     EngineName,
-    FineTunedRun,
-    check_examples,
-    default_limits,
-    default_shots,
     load_baseline,
     load_engine,
     load_run_tagger,
     load_tagger,
-    read_run,
     run_tagger,
     split_examples,
 )
 from hangtag.manifest import file_sha256
 from hangtag.models import model_digest
-from hangtag.nearest import default_encoder_name
 from hangtag.product import Product
-from hangtag.prompt import Budget, default_template
 from hangtag.tagging import Tagger
 from hangtag.vocabulary import TagVocabulary
 
 if TYPE_CHECKING:
-    from hangtag.taggers.generative import Decoding, Engine, GenerativeTagger
+    from hangtag.language_model.generative import Decoding, Engine, GenerativeTagger
 
 _FORM = 1
 """Counts up when the same ingredients begin to give other prompts or taggings."""
@@ -192,7 +189,7 @@ class Endpoint:
 
     def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
         """See `TaggerSpec.load`; the server is its own engine."""
-        from hangtag.taggers.http_client import HttpTagger
+        from hangtag.remote.http_client import HttpTagger
 
         return HttpTagger(
             vocabulary,
@@ -240,7 +237,7 @@ class Null:
 
     def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
         """See `TaggerSpec.load`."""
-        from hangtag.taggers.null import NullTagger
+        from hangtag.baselines.null import NullTagger
 
         return NullTagger(vocabulary)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from hangtag.bulk.files import CatalogueFile, changed_file
 from hangtag.bulk.keys import NO_KEY, RowKeys
-from hangtag.bulk.rows import CatalogueRows, ColumnMap, Position
+from hangtag.catalogue.files import CatalogueFile, changed_file
+from hangtag.catalogue.rows import CatalogueRows, ColumnMap, Position
 from hangtag.errors import DataError
 from hangtag.product import ProductFields, row_id
 

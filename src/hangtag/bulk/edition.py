@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from hangtag.bulk.chunks import Chunk, Interpret, ReadAhead, read_chunks
-from hangtag.bulk.files import CatalogueFile
 from hangtag.bulk.key_index import KeyIndex, split_keys
 from hangtag.bulk.keys import KEY_BYTES, RowKeys
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
-from hangtag.bulk.rows import ColumnMap
 from hangtag.bulk.writer import OpenPart, PartWriter, Place
+from hangtag.catalogue.files import CatalogueFile
+from hangtag.catalogue.rows import ColumnMap
 from hangtag.errors import HangtagError
 from hangtag.product import Product, ProductFields
 from hangtag.tagging import Stream, Tagging, check_pair

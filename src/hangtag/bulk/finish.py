@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.bulk.context import carry_from
-from hangtag.bulk.durable import write_durably
 from hangtag.bulk.edition import Job
-from hangtag.bulk.files import STDIN, CatalogueFile, changed_file
 from hangtag.bulk.ledger import EditionRecord, PartRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.statistics import edition_statistics, failed_rows
 from hangtag.bulk.writer import write_failure
+from hangtag.catalogue.files import STDIN, CatalogueFile, changed_file
+from hangtag.durable import write_durably
 from hangtag.errors import DataError
 from hangtag.manifest import MANIFEST, provenance
 from hangtag.vocabulary import TagVocabulary

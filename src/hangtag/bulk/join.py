@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from hangtag.bulk.answers import plain
-from hangtag.bulk.durable import sync_folder
 from hangtag.bulk.edition import Job
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.rejoin import rows_with_answers
 from hangtag.bulk.writer import write_failure
+from hangtag.catalogue.tagging_columns import plain
+from hangtag.durable import sync_folder
 from hangtag.errors import DataError
 
 ADDED = ("tags", "tag_confidences", "tag_status")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hangtag.bulk.durable import Step, no_step, write_durably
+from hangtag.durable import Step, no_step, write_durably
 
 Words = npt.NDArray[np.uint64]
 Columns = tuple[Words, Words, Words]

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hangtag.product import ProductFields
 from hangtag.vocabulary import TagVocabulary
 
@@ -86,3 +88,18 @@ def changed_tags(old: TagVocabulary, new: TagVocabulary) -> frozenset[str] | Non
 
 def _same_place(old: TagVocabulary, new: TagVocabulary, before: str, after: str) -> bool:
     return len(old) == len(new) and old.position(before) == new.position(after)
+
+
+def keys_column(keys: bytes) -> Any:
+    """Return keys that stand one after another as a column; `NO_KEY` becomes null."""
+    import pyarrow as pa
+
+    pairs = np.frombuffer(keys, np.uint64).reshape(-1, 2)
+    is_key = pairs.any(axis=1)
+    mask = None if is_key.all() else pa.py_buffer(np.packbits(is_key, bitorder="little"))
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(pairs), [mask, pa.py_buffer(keys)])
+
+
+def key_bytes(column: Any) -> bytes:
+    """Return what `keys_column` was made from."""
+    return b"".join(key or bytes(KEY_BYTES) for key in column.to_pylist())

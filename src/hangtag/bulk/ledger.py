@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hangtag.bulk.durable import Step, no_step
-from hangtag.bulk.rows import Position
+from hangtag.catalogue.rows import Position
+from hangtag.durable import Step, no_step
 from hangtag.errors import DataError
 
 LEDGER = "ledger.sqlite"

@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from hangtag.bulk.durable import Step, no_step
 from hangtag.bulk.key_index import KeyIndex
 from hangtag.bulk.ledger import LEDGER, EditionRecord, Ledger, PartRecord
 from hangtag.bulk.parts import PartFolder
 from hangtag.bulk.writer import write_failure
+from hangtag.durable import Step, no_step
 from hangtag.errors import DataError
 
 _OURS = (LEDGER, "manifest.json", ".lock")

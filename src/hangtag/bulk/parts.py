@@ -19,17 +19,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hangtag.bulk.answers import (
-    answer_schema,
-    answers_table,
-    compact,
-    key_bytes,
-    keys_column,
-    plain,
-    tagging_rows,
-)
-from hangtag.bulk.durable import Step, no_step, write_durably
+from hangtag.bulk.keys import key_bytes, keys_column
 from hangtag.bulk.ledger import EditionRecord, PartRecord
+from hangtag.catalogue.tagging_columns import answer_columns, answers_table, compact, plain, tagging_rows
+from hangtag.durable import Step, no_step, write_durably
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
 from hangtag.tagging import Tagging, to_answer
@@ -73,7 +66,7 @@ class PartFolder:
     def write(self, table: Any, record: PartRecord, *, step: Step = no_step) -> PartRecord:
         """Write a part, then its index file; return the record with sizes and hash.
 
-        `table` has the columns id, those of `answer_schema`, key, and any others for readers alone.
+        `table` has the columns id, those of `answer_columns`, key, and any others for readers alone.
 
         Raises:
             OSError: the disk is full or cannot be written.
@@ -86,7 +79,7 @@ class PartFolder:
     def _write_table(self, table: Any, record: PartRecord, step: Step) -> int:
         import pyarrow as pa
 
-        table = compact(table.select(["id", *answer_schema().names, "key"]))
+        table = compact(table.select(["id", *answer_columns().names, "key"]))
         table = table.replace_schema_metadata({_RECORD: record.to_json()})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -119,7 +112,7 @@ class PartFolder:
         return table
 
     def answers(self, record: PartRecord, rows: Sequence[int] | None = None) -> Any:
-        """Return the answers of a part, or of some of its rows, under `answer_schema`."""
+        """Return the answers of a part, or of some of its rows, under `answer_columns`."""
         import pyarrow as pa
 
         table = self.table(record)
@@ -193,7 +186,7 @@ def decode(path: Path, format: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet
 
-    wanted = ["id", *answer_schema().names, "key"]
+    wanted = ["id", *answer_columns().names, "key"]
     try:
         if format == "parquet":
             return pyarrow.parquet.read_table(path, columns=wanted, use_threads=False)

@@ -9,7 +9,7 @@ from hangtag.bulk.edition import Job
 from hangtag.bulk.finish import ordered_records
 from hangtag.bulk.ledger import EditionRecord, PartRecord
 from hangtag.bulk.output import Output
-from hangtag.bulk.rows import CatalogueRows, Row
+from hangtag.catalogue.rows import CatalogueRows, Row
 from hangtag.errors import DataError
 
 

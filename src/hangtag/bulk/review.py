@@ -22,18 +22,19 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from hangtag.bulk.answers import key_bytes, plain, tagging_rows
-from hangtag.bulk.durable import write_durably
 from hangtag.bulk.edition import Job
-from hangtag.bulk.files import catalogue_file
 from hangtag.bulk.key_index import split_keys
+from hangtag.bulk.keys import key_bytes
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.rejoin import rows_with_answers
-from hangtag.bulk.rows import CatalogueRows
 from hangtag.bulk.statistics import least_confidence
 from hangtag.bulk.writer import write_failure
-from hangtag.catalog import SPLITS, load_dataset
+from hangtag.catalogue.files import catalogue_file
+from hangtag.catalogue.labelled import SPLITS, load_dataset
+from hangtag.catalogue.rows import CatalogueRows
+from hangtag.catalogue.tagging_columns import plain, tagging_rows
+from hangtag.durable import write_durably
 from hangtag.errors import DataError
 from hangtag.product import Product, ProductFields
 from hangtag.vocabulary import TagVocabulary

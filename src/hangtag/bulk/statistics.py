@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hangtag.bulk.files import CatalogueFile
 from hangtag.bulk.ledger import PartRecord
 from hangtag.bulk.parts import PartFolder
+from hangtag.catalogue.files import CatalogueFile
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _BINS = 20

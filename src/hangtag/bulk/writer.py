@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hangtag.bulk.answers import answers_table, keys_column
-from hangtag.bulk.durable import Step, no_step
+from hangtag.bulk.keys import keys_column
 from hangtag.bulk.ledger import Ledger, PartRecord
 from hangtag.bulk.parts import PartFolder
-from hangtag.bulk.rows import Position
+from hangtag.catalogue.rows import Position
+from hangtag.catalogue.tagging_columns import answers_table
+from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError
 from hangtag.tagging import Tagging
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from hangtag.errors import MissingExtra
 from hangtag.home import hangtag_home
 from hangtag.models import resolve_model
+
+if TYPE_CHECKING:
+    import torch
 
 # Shorter lists are queries that come once; they would only fill the folder.
 _MIN_CACHED = 256
@@ -70,8 +74,6 @@ class MiniLmEncoder:
     def _compute(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         import torch
 
-        from hangtag.encoders.tag_classifier import mean_pool
-
         vectors = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         if not texts:
             return vectors
@@ -95,3 +97,9 @@ def _file_states(source: str) -> str:
         return ""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return ",".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each row's token vectors, padding left out; (rows, tokens, d) -> (rows, d)."""
+    weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)

@@ -20,7 +20,7 @@ from referencing.jsonschema import DRAFT202012
 
 from hangtag.constraint import Limits
 from hangtag.endpoint.asgi import Refusal, well_formed
-from hangtag.taggers.vllm_arguments import MAX_TAGS, MIN_TAGS, ONLY_FACETS
+from hangtag.engines.vllm_arguments import MAX_TAGS, MIN_TAGS, ONLY_FACETS
 from hangtag.vocabulary import TagVocabulary
 
 _PARAM = "response_format"

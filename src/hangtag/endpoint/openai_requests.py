@@ -16,8 +16,8 @@ from hangtag.endpoint.answer_format import AnswerFormat, read_format
 from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, ServedVocabulary, Vocabularies, check_arguments, read_product
+from hangtag.engines.vllm_arguments import KEY
 from hangtag.product import Product
-from hangtag.taggers.vllm_arguments import KEY
 
 Kind = Literal["chat", "text"]
 

@@ -13,8 +13,8 @@ from hangtag.endpoint.asgi import App, Gone, Refusal, Reply, Scope, call
 from hangtag.endpoint.openai_answers import INNER, cut_off, read_reply
 from hangtag.endpoint.settings import EndpointSettings
 from hangtag.endpoint.vocabularies import Ask, Vocabularies, object_in, read_product
+from hangtag.engines.vllm_arguments import FACETS, MAX_TAGS, MIN_TAGS, ONLY_FACETS, WITH_PARENTS, facet_arguments
 from hangtag.product import Product, row_id
-from hangtag.taggers.vllm_arguments import FACETS, MAX_TAGS, MIN_TAGS, ONLY_FACETS, WITH_PARENTS, facet_arguments
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import FacetLimits
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from hangtag.drift import TagDrift
 from hangtag.errors import MissingExtra
+from hangtag.metrics.drift import TagDrift
 from hangtag.tagging import ScoredTag
 from hangtag.vocabulary import TagVocabulary
 

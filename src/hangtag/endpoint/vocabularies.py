@@ -17,12 +17,12 @@ from hangtag.constraint import Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
 from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings
+from hangtag.engines.vllm_arguments import KEY, PREFIX, read_limits, to_arguments
 from hangtag.errors import ConstraintError, MissingExtra, RecipeError
+from hangtag.language_model.generative import Generation, GenerativeTagger, Plan
+from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
 from hangtag.product import Product
 from hangtag.spec import TaggerSpec
-from hangtag.taggers.generative import Generation, GenerativeTagger, Plan
-from hangtag.taggers.piece_tokenizer import HFPieceTokenizer
-from hangtag.taggers.vllm_arguments import KEY, PREFIX, read_limits, to_arguments
 from hangtag.tagging import Tagging
 from hangtag.vocabulary import TagVocabulary
 

@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def sample_folder() -> Path:
-    """Return the folder of the sample, a labelled dataset for `hangtag.catalog.load_dataset`."""
+    """Return the folder of the sample, a labelled dataset for `hangtag.catalogue.labelled.load_dataset`."""
     return Path(__file__).parent

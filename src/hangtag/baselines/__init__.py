@@ -1,0 +1,1 @@
+"""Taggers without a language model: what one has to beat."""
