@@ -19,14 +19,12 @@ import sys
 from collections.abc import Sequence
 
 from bench import catalogue, constraint, decode, http, training
-from hangtag.errors import HangtagError
+from hangtag import program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m bench", __doc__)
     commands = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
     programs = {
         "constraint": constraint,
@@ -42,12 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    try:
-        code: int = arguments.run(arguments)
-    except HangtagError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
-    return code
+    return program.run("bench", lambda: arguments.run(arguments))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hangtag import program
 from hangtag.engines.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
 from hangtag.errors import EngineError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
@@ -44,14 +45,12 @@ from serve.vllm_start import (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments, rest = parse_arguments(argv)
-    try:
+
+    def work() -> int:
         check_flags(rest)
         return serve(arguments, rest)
-    except HangtagError as error:
-        print(f"serve.server: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 1
+
+    return program.run("serve.server", work)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -60,12 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serve.server",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("python -m serve.server", __doc__, allow_abbrev=False)
     what = parser.add_argument_group("what is served")
     what.add_argument("--run", metavar="DIR", help="a fine-tuned run: brings model, vocabulary and prompt")
     what.add_argument(

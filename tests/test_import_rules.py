@@ -19,7 +19,6 @@ from architecture import drawn, levels, module_imports, rooms, with_map
 import hangtag
 from hangtag.endpoint.telemetry import Telemetry
 from hangtag.errors import MissingExtra
-from serve.catalogue_plan import row_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("sft", "serve", "eval", "bench")
@@ -200,7 +199,7 @@ def test_importing_hangtag_loads_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("module", "extra", "use"),
-    [("tqdm", "eval", lambda: row_bar(total=1)), ("prometheus_client", "cpu", lambda: Telemetry())],
+    [("prometheus_client", "cpu", lambda: Telemetry())],
 )
 def test_a_missing_extra_is_one_line(
     module: str, extra: str, use: Callable[[], object], monkeypatch: pytest.MonkeyPatch

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from hangtag import program
 from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.config import load_recipe
-from hangtag.errors import DataError, HangtagError
+from hangtag.errors import DataError
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
@@ -34,21 +35,11 @@ from hangtag.vocabulary import TagVocabulary
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        code: int = arguments.command(arguments)
-        return code
-    except HangtagError as error:
-        print(f"hangtag: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("hangtag: interrupted", file=sys.stderr)
-        return 1
+    return program.run("hangtag", lambda: arguments.command(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hangtag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("hangtag", __doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     tag = commands.add_parser("tag", help="tag one text or the products of a file")
