@@ -169,7 +169,7 @@ def _work(
 ) -> None:
     from hangtag.constraint import Limits
     from hangtag.engines.vllm_offline import VllmEngine
-    from hangtag.language_model.generative import Decoding
+    from hangtag.language_model.generative import Decoding, Request
     from hangtag.language_model.prompt import Budget
     from hangtag.loading import fine_tuned_tagger, load_tagger
 
@@ -204,7 +204,8 @@ def _work(
             exact_tokens=request["exact_tokens"] if name == "free" else None,
         )
         prompts = [prompt for prompt in tagger.prompt_ids(products) if not isinstance(prompt, str)]
-        generations = [generation for _, generation in engine.stream(enumerate(prompts), plan)]
+        requests = [Request(key, prompt) for key, prompt in enumerate(prompts)]
+        generations = [generation for _, generation in engine.stream(requests, plan)]
         seconds = time.perf_counter() - start
         counts: Counter[str] = Counter()
         for generation in generations:

@@ -10,6 +10,7 @@ lists of them:
     hangtag_facets        JSON text with limits by facet, `{"colour": {"min": 0, "max": 1}}`, in place of the
                           vocabulary's own
     hangtag_with_parents  1: a tag's parents come with it; default 0
+    hangtag_evidence      scores of the tags and of the end for this one product, as `Evidence.to_text` writes them
     hangtag_prefix        how many tokens of the answer the prompt already ends with, default 0
 
 Registered names are the keys of the JSON object (name to path, relative to that file) in the file that the
@@ -30,15 +31,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from hangtag.constraint import Limits, State, TagConstraint
+from hangtag.constraint import Evidence, Limits, State, TagConstraint
 from hangtag.errors import ConstraintError
 from hangtag.home import hangtag_home
 from hangtag.vocabulary import FacetLimits
 
 KEY = "hangtag"
 MIN_TAGS, MAX_TAGS, ONLY_FACETS = "hangtag_min_tags", "hangtag_max_tags", "hangtag_only_facets"
-FACETS, WITH_PARENTS, PREFIX = "hangtag_facets", "hangtag_with_parents", "hangtag_prefix"
-KEYS = (KEY, MIN_TAGS, MAX_TAGS, ONLY_FACETS, FACETS, WITH_PARENTS, PREFIX)
+FACETS, WITH_PARENTS = "hangtag_facets", "hangtag_with_parents"
+EVIDENCE, PREFIX = "hangtag_evidence", "hangtag_prefix"
+KEYS = (KEY, MIN_TAGS, MAX_TAGS, ONLY_FACETS, FACETS, WITH_PARENTS, EVIDENCE, PREFIX)
 REGISTER_VARIABLE = "HANGTAG_CONSTRAINTS"
 
 # Parameters that forbid or force tokens regardless of the constraint: together they may leave no token at all.
@@ -122,6 +124,7 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     for name in _CONFLICTING:
         if getattr(params, name, None):
             raise ConstraintError(f"{name} cannot be combined with {KEY!r}; leave one of them out")
+    evidence = arguments.pop(EVIDENCE, None)
     try:
         text = json.dumps(arguments, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -132,7 +135,11 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     budget = min(budgets, default=None)
     if budget is not None and _load(path, version).stop_token not in (params.stop_token_ids or ()):
         budget -= 1
-    return _opening(text, path, version, budget)
+    opening = _opening(text, path, version, budget)
+    if evidence is None:
+        return opening
+    scores = Evidence.from_text(evidence, len(opening.constraint.names))
+    return Opening(opening.constraint, opening.constraint.weighed(opening.state, scores))
 
 
 def facet_arguments(facets: Mapping[str, FacetLimits]) -> str:

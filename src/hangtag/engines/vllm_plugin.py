@@ -98,6 +98,10 @@ class Row:
             return self._end
         return ids
 
+    def bias(self) -> NDArray[np.float64] | None:
+        """Return what is added to the logits of `allowed`, in its order."""
+        return None if self._has_failed or self._state.is_done else self._constraint.bias(self._state)
+
     def _fail(self, reason: str) -> None:
         self._has_failed = True
         _log.error("hangtag: an answer is cut off after %d tokens: %s", self.num_seen, reason)
@@ -179,8 +183,12 @@ class TagLogitsProcessor(LogitsProcessorV1, LogitsProcessorV2):  # type: ignore[
         Shape: (rows of the batch, vocabulary), float32. `ctx` is Model Runner V2's layout of the batch.
         """
         rows = self._read_rows() if ctx is None else self._read_slots(ctx)
-        allowed = {number: row.allowed(logits.shape[1]) for number, row in rows}
-        keep_only(logits, list(allowed), list(allowed.values()))
+        numbers, allowed, biases = [], [], []
+        for number, row in rows:
+            numbers.append(number)
+            allowed.append(row.allowed(logits.shape[1]))
+            biases.append(row.bias())
+        keep_only(logits, numbers, allowed, biases)
         return logits
 
     def _read_rows(self) -> Iterator[tuple[int, Row]]:

@@ -6,12 +6,12 @@ products -> messages (`prompt`) -> token ids -> engine, under the constraint -> 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from hangtag.constraint import Limits, TagConstraint
+from hangtag.constraint import Evidence, Limits, TagConstraint
 from hangtag.constraint.schema import answer_schema, parse_answer
 from hangtag.errors import ConstraintError
 from hangtag.language_model.calibration import Calibration
@@ -22,6 +22,8 @@ from hangtag.tagging import ScoredTag, Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
 
 Decoding = Literal["set", "schema", "free"]
+Weigh = Callable[[Sequence[Product]], Sequence[Evidence | None]]
+"""From products to what is known of each one's tags beside the model; see `hangtag.evidence`."""
 _PROMPT_BATCH = 32
 
 
@@ -46,6 +48,14 @@ class Plan:
     exact_tokens: int | None = None
 
 
+class Request(NamedTuple):
+    """One prompt in token ids, the caller's `key` for it, and what evidence leads its answer."""
+
+    key: int
+    prompt: Sequence[int]
+    evidence: Evidence | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """What an engine wrote: token ids after the prompt, and the natural log of each one's processed
@@ -63,10 +73,8 @@ class Engine(Protocol):
     tokenizer: Any
     max_model_len: int
 
-    def stream(
-        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
-    ) -> Iterator[tuple[int, Generation]]:
-        """Yield (key, generation) for each (key, prompt token ids) as they finish, in any order.
+    def stream(self, requests: Iterable[Request], plan: Plan) -> Iterator[tuple[int, Generation]]:
+        """Yield (key, generation) for each request as they finish, in any order.
 
         Requests are taken from the iterable only as fast as the engine has room for them.
 
@@ -89,8 +97,10 @@ class GenerativeTagger:
         limits: Limits | None = None,
         max_tokens: int = 256,
         calibration: Calibration | None = None,
+        evidence: Weigh | None = None,
     ) -> None:
-        """Bind engine and prompt; `calibration` maps every confidence before it is returned.
+        """Bind engine and prompt; `calibration` maps every confidence before it is returned, `evidence` leads
+        answers under decoding "set".
 
         Raises:
             ConstraintError: no answer within `limits` fits in `max_tokens`.
@@ -103,6 +113,7 @@ class GenerativeTagger:
         self._chat = ChatTokens(engine.tokenizer)
         self._constraint = constraint
         self._calibration = calibration
+        self._weigh = evidence if decoding == "set" else None
         limits = limits or Limits()
         start = constraint.start(max_tokens=max_tokens, limits=limits)
         self.plan = Plan(
@@ -132,17 +143,18 @@ class GenerativeTagger:
         ids: dict[int, str] = {}
         done: dict[int, Tagging] = {}
 
-        def requests() -> Iterator[tuple[int, list[int]]]:
+        def requests() -> Iterator[Request]:
             position = 0
             iterator = iter(products)
             while batch := list(islice(iterator, _PROMPT_BATCH)):
-                for product, prompt in zip(batch, self.prompt_ids(batch), strict=True):
+                weighed = [None] * len(batch) if self._weigh is None else self._weigh(batch)
+                for product, prompt, evidence in zip(batch, self.prompt_ids(batch), weighed, strict=True):
                     ids[position] = product.id
                     if isinstance(prompt, str):
                         done[position] = self._tagging(product.id, status="error", reason=prompt)
                     else:
                         self.usage.prompt_tokens += len(prompt)
-                        yield position, prompt
+                        yield Request(position, prompt, evidence)
                     position += 1
 
         next_out = 0
