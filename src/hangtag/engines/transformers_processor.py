@@ -75,7 +75,7 @@ class TagLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._num_generated += 1
             self._before, self._states = self._states, {}
         allowed: list[NDArray[np.int32]] = []
-        biases = []
+        biases: list[NDArray[np.float64] | None] = []
         rows_a_prompt = len(histories) // self._num_prompts
         for number, history in enumerate(histories):
             row = (number // rows_a_prompt, history)
