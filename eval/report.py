@@ -1,7 +1,7 @@
-"""Write the results table of a README from results.json files.
+"""Write the results table of a Markdown file from results.json files.
 
-    python -m eval.report README.md eval/results/*/results.json
-    python -m eval.report README.md eval/results/*/results.json --check
+    python -m eval.report docs/results.md eval/results/*/results.json
+    python -m eval.report docs/results.md eval/results/*/results.json --check
 
 Output contract: the lines between the two markers `<!-- results:begin -->` and `<!-- results:end -->` of the file
 are replaced, nothing else is touched. With --check nothing is written. Exit codes: 0 done (or up to date), 1 the
@@ -31,21 +31,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m eval.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("readme", type=Path, metavar="README", help="a file with the two markers")
+    parser.add_argument("document", type=Path, metavar="FILE", help="a Markdown file with the two markers")
     parser.add_argument(
         "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, in this order"
     )
     parser.add_argument("--check", action="store_true", help="only say whether the table is up to date")
     arguments = parser.parse_args(argv)
     try:
-        text = _read(arguments.readme)
-        table = results_table([(path, read_results(path)) for path in arguments.results], arguments.readme.parent)
-        updated = replace_table(text, table, str(arguments.readme))
+        text = _read(arguments.document)
+        table = results_table(
+            [(path, read_results(path)) for path in arguments.results], arguments.document.parent
+        )
+        updated = replace_table(text, table, str(arguments.document))
         if arguments.check:
             if updated != text:
-                print(f"{arguments.readme}: the results table is out of date; run this without --check")
+                print(f"{arguments.document}: the results table is out of date; run this without --check")
             return int(updated != text)
-        arguments.readme.write_text(updated, encoding="utf-8")
+        arguments.document.write_text(updated, encoding="utf-8")
     except HangtagError as error:
         print(f"eval.report: {error}", file=sys.stderr)
         return error.exit_code
