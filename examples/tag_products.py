@@ -2,9 +2,9 @@
 
     .venv/bin/python examples/tag_products.py
 
-The tags are always a correct set of the vocabulary. Which ones is the model's judgement, and that of the small base
-model is weak. After some seconds of loading it prints the tags with their confidences, whose digits differ a little
-from machine to machine:
+The tags are always a correct set of the vocabulary. Which ones is the model's judgement, and that of the
+small base model is weak. After some seconds of loading it prints the tags with their confidences, whose
+digits differ a little from machine to machine:
 
     K-201 (ok): shoes 0.87, blue 0.67, waterproof 0.56
     K-202 (ok): shoes 0.48, red 0.41, wool 0.76
