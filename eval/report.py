@@ -1,7 +1,7 @@
-"""Write the results table of a README from results.json files.
+"""Write the results table of a Markdown file from results.json files.
 
-    python -m eval.report README.md eval/results/*/results.json
-    python -m eval.report README.md eval/results/*/results.json --check
+    python -m eval.report docs/results.md eval/results/*/results.json
+    python -m eval.report docs/results.md eval/results/*/results.json --check
 
 Output contract: the lines between the two markers `<!-- results:begin -->` and `<!-- results:end -->` of the file
 are replaced, nothing else is touched. With --check nothing is written. Exit codes: 0 done (or up to date), 1 the
@@ -29,29 +29,29 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = program.parser("python -m eval.report", __doc__)
-    parser.add_argument("readme", type=Path, metavar="README", help="a file with the two markers")
+    parser.add_argument("document", type=Path, metavar="FILE", help="a Markdown file with the two markers")
     parser.add_argument(
         "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, in this order"
     )
     parser.add_argument("--check", action="store_true", help="only say whether the table is up to date")
     arguments = parser.parse_args(argv)
-    return program.run("eval.report", lambda: report(arguments.readme, arguments.results, check=arguments.check))
+    return program.run("eval.report", lambda: report(arguments.document, arguments.results, check=arguments.check))
 
 
-def report(readme: Path, results: Sequence[Path], *, check: bool) -> int:
+def report(document: Path, results: Sequence[Path], *, check: bool) -> int:
     """Write the table into the file, or say whether it is up to date (exit code 1: it is not).
 
     Raises:
         HangtagError: a file is refused, or has no place for the table.
     """
-    text = _read(readme)
-    table = results_table([(path, read_results(path)) for path in results], readme.parent)
-    updated = replace_table(text, table, str(readme))
+    text = _read(document)
+    table = results_table([(path, read_results(path)) for path in results], document.parent)
+    updated = replace_table(text, table, str(document))
     if check:
         if updated != text:
-            print(f"{readme}: the results table is out of date; run this without --check")
+            print(f"{document}: the results table is out of date; run this without --check")
         return int(updated != text)
-    readme.write_text(updated, encoding="utf-8")
+    document.write_text(updated, encoding="utf-8")
     return 0
 
 

@@ -22,7 +22,7 @@ from hangtag.errors import MissingExtra
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("sft", "serve", "eval", "bench")
-PLACES = ("src", *PROGRAMS, "tools", "tests")
+PLACES = ("src", *PROGRAMS, "tools", "tests", "examples")
 HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "sklearn", "matplotlib", "pandas", "numba", "ray")
 # Where the package may name a heavy library: a file for a foreign library, or a function that needs it.
 HOMES = ("baselines/", "encoders/", "engines/", "remote/")
@@ -151,7 +151,10 @@ def test_exceptions_are_needed() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_what_is_imported_is_declared(place: str) -> None:
     declared = {
-        name for extra, names in pyproject().items() if extra != "dev" or place == "tests" for name in names
+        name
+        for extra, names in pyproject().items()
+        if extra != "dev" or place in ("tests", "examples")
+        for name in names
     }
     assert {
         module: files for module, files in foreign(place).items() if not distributions(module) & declared

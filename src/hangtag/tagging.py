@@ -130,7 +130,8 @@ def check_pair(product_id: str | None, tagging: Tagging | None) -> None:
 def to_answer(tags: Sequence[str]) -> str:
     """Return the compact JSON answer that a model writes for `tags`, non-ASCII as is.
 
-    >>> to_answer(["red", "shoes"])
-    '{"tags":["red","shoes"]}'
+    Examples:
+        >>> to_answer(["red", "shoes"])
+        '{"tags":["red","shoes"]}'
     """
     return json.dumps({"tags": list(tags)}, ensure_ascii=False, separators=(",", ":"))

@@ -111,5 +111,5 @@ class LexicalTagger:
 
 
 def words_of(text: str) -> list[str]:
-    """Return a text's words in order, folded; Chinese and Japanese character by character, emoji each by itself."""
+    """Return a text's words, folded; Chinese and Japanese character by character, emoji each by itself."""
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())

@@ -20,8 +20,9 @@ NO_KEY = bytes(KEY_BYTES)
 def context_digest(ingredients: Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of everything beside the product that decides a tagging.
 
-    >>> context_digest({"model": "a", "max_tags": 3}) == context_digest({"max_tags": 3, "model": "a"})
-    True
+    Examples:
+        >>> context_digest({"model": "a", "max_tags": 3}) == context_digest({"max_tags": 3, "model": "a"})
+        True
     """
     text = json.dumps(ingredients, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
