@@ -11,7 +11,7 @@ from hangtag.models import PACKAGED_MODELS
 
 # How long an example takes says more about a shared machine than about a strategy. Integration repeats the same
 # examples, so that it judges the change; every other run draws new ones.
-settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.register_profile("integration", settings.get_profile("shared"), derandomize=True)
 settings.load_profile("integration" if os.environ.get("CI") else "shared")
 

@@ -20,11 +20,11 @@ class LabelSource:
     """What the meaning of a product's text says of each tag.
 
     `name` is the cosine between title and the tag's name, `meaning` that between the whole text and facet,
-    name, aliases and description. `name_share` and `meaning_share` are logarithms of shares of the tag's facet (a softmax
-    of cosines), 0 for an even one; `name_best`, `meaning_best`: the tag is the nearest of its facet; `child_share`
-    and `parent_share`: the largest `meaning_share` below the tag, and that of its parent; `facet_size`,
-    `has_child` and `has_parent` say what kind of tag it is. Texts in other scripts than Latin count less: the
-    encoder hardly knows them.
+    name, aliases and description. `name_share` and `meaning_share` are logarithms of shares of the tag's facet
+    (a softmax of cosines), 0 for an even one; `name_best`, `meaning_best`: the tag is the nearest of its facet;
+    `child_share` and `parent_share`: the largest `meaning_share` below the tag, and that of its parent;
+    `facet_size`, `has_child` and `has_parent` say what kind of tag it is. Texts in other scripts than Latin count
+    less: the encoder hardly knows them.
     """
 
     name = "labels"

@@ -15,27 +15,7 @@ from hangtag.vocabulary import TagVocabulary
 
 # A find is denied where one of these stands right before it, or two words before ("not fully waterproof").
 _DENIALS = frozenset(
-    [
-        "no",
-        "not",
-        "non",
-        "without",
-        "never",
-        "isn't",
-        "aren't",
-        "ohne",
-        "kein",
-        "keine",
-        "nicht",
-        "sans",
-        "sin",
-        "pas",
-        "非",
-        "不",
-        "无",
-        "無",
-        "没",
-    ]
+    ["no", "not", "non", "without", "never", "ohne", "kein", "keine", "nicht", "sans", "sin", "pas", *"非不无無没"]
 )
 # Or right after it: "sugar free", "BPA-free".
 _DENIALS_AFTER = frozenset(["free"])
