@@ -196,6 +196,7 @@ def _work(
                 limits=limits,
                 # Finding the tags nearest to each product is no part of decoding.
                 budget=Budget(shortlist=0),
+                evidence=None,
                 max_tokens=options["max_tokens"],
             )
         plan = replace(

@@ -19,7 +19,7 @@ from hangtag.catalogue.labelled import load_dataset
 from hangtag.catalogue.tagging_writer import TaggingWriter
 from hangtag.errors import RecipeError
 from hangtag.language_model.examples import DEFAULT_SHOTS, default_limits
-from hangtag.loading import DEFAULT_MODEL, load_tagger
+from hangtag.loading import DEFAULT_MODEL, load_baseline, load_tagger
 from hangtag.metrics import Outcomes, exact_match, set_f1
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -80,6 +80,7 @@ def demonstrate(arguments: argparse.Namespace) -> int:
     arms = {
         "majority": MajorityTagger.fit(data.train, data.vocabulary).tag(products),
         "lexical": LexicalTagger(data.vocabulary).tag(products),
+        "evidence": load_baseline("evidence", data.train, (), data.vocabulary).tag(products),
         f"{arguments.model}, {arguments.shots} shots": taggings,
     }
     scores = Table(title=f"{len(products)} test products of the sample")

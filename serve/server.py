@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--prompt", metavar="F", help="a prompt template (default: prompts/*_v1.jinja)")
     what.add_argument("--min-tags", type=int, default=0, metavar="N", help="fewest tags (default: %(default)s)")
     what.add_argument("--max-tags", type=int, metavar="N", help="most tags (default: as an example holds, else 8)")
+    what.add_argument(
+        "--evidence", default="default", metavar="E", help="as in hangtag tag: default, none, or a file of weights"
+    )
     what.add_argument("--with-parents", action="store_true", help="a tag's parents come with it")
     what.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="tokens of a whole answer (default: %(default)s)"
@@ -281,7 +284,8 @@ def vocabulary_settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         entries["default"] = {"name": "default", "run": str(Path(arguments.run).resolve())}
     shared = {
         "shots": arguments.shots, "prompt": arguments.prompt, "min_tags": arguments.min_tags,
-        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents, "max_tokens": arguments.max_tokens,
+        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents, "evidence": arguments.evidence,
+        "max_tokens": arguments.max_tokens,
     }  # fmt: skip
     for text in arguments.vocabulary:
         name, path = _named(text)

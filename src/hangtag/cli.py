@@ -109,7 +109,8 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
     group.add_argument(
         "--baseline",
         choices=get_args(BaselineName),
-        help="no language model: tags named in the text (lexical), or learned from --examples (default: --model)",
+        help="no language model: tags that the text names (lexical), words and meaning (evidence), or what "
+        "--examples teach (default: --model)",
     )
     group.add_argument("--examples", metavar="F", help="labelled products for few-shot prompts (default: none)")
     group.add_argument(
@@ -126,6 +127,13 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
     )
     group.add_argument(
         "--min-tags", type=int, default=0, metavar="N", help="fewest tags of a product (default: 0)"
+    )
+    group.add_argument(
+        "--evidence",
+        default="default",
+        metavar="E",
+        help="what leads the model's choice of tags: words, meaning and examples (default), none, or a file of "
+        "weights",
     )
     group.add_argument(
         "--with-parents", action="store_true", help="a tag's parents come with it (default: as the model writes)"

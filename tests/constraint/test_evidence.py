@@ -73,7 +73,7 @@ def test_evidence_lets_the_same_answers_through(data: st.DataObject) -> None:
     constraint = data.draw(constraints(vocabulary))
     limits = data.draw(limits_for(vocabulary))
     longest = data.draw(st.none() | st.integers(10, 40))
-    evidence = Evidence([data.draw(st.sampled_from([-1e9, -60, 0, 60, 1e9])) for _ in vocabulary])
+    evidence = Evidence([data.draw(st.sampled_from([-1e9, -300, 0, 300, 1e9])) for _ in vocabulary])
     try:
         plain = constraint.start(max_tokens=longest, limits=limits)
     except ConstraintError:
@@ -113,9 +113,9 @@ def test_greedy_by_evidence_alone_ranks_by_score() -> None:
 
 
 def test_text_goes_there_and_back() -> None:
-    evidence = Evidence([0.1, -3.25, 100.0], stop=-0.5)
+    evidence = Evidence([0.1, -3.25, 1000.0], stop=-0.5)
     back = Evidence.from_text(evidence.to_text(), 3)
-    assert back.scores.tolist() == evidence.scores.tolist() == pytest.approx([0.1, -3.25, 60.0])
+    assert back.scores.tolist() == evidence.scores.tolist() == pytest.approx([0.1, -3.25, 300.0])
     assert back.stop == -0.5
 
 

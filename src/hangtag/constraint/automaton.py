@@ -106,6 +106,11 @@ class State:
         if self._ended is not None:
             self._ended.forget_prefix()
 
+    @property
+    def evidence(self) -> Evidence | None:
+        """What leads the answer, None where nothing does."""
+        return self._evidence
+
     def weigh(self, evidence: Evidence) -> None:
         """Let `evidence` lead the answer from here on."""
         self._evidence = evidence

@@ -23,17 +23,20 @@ from hangtag.errors import ConstraintError
 Floats = npt.NDArray[np.float64]
 
 # Scores beyond are as good as certain; within, no share of a sum is lost to rounding.
-MOST = 60.0
+MOST = 300.0
 _BASES_KEPT = 64
 
 
 class Evidence:
     """One product's scores. Immutable; the states of its answer share what was worked out from it."""
 
-    def __init__(self, scores: Sequence[float] | npt.NDArray[np.floating], stop: float = 0.0) -> None:
+    def __init__(
+        self, scores: Sequence[float] | npt.NDArray[np.floating], stop: float = 0.0, *, sharpness: float = 1.0
+    ) -> None:
         """Keep `scores`, log-odds in the vocabulary's order, and `stop`, that of "no further tag".
 
-        Scores are cut to [-60, 60] and rounded to float32, as they are sent.
+        All of them are multiplied by `sharpness` where they meet the model's logits: cut to [-300, 300] then, and
+        rounded to float32, as they are sent.
 
         Raises:
             ConstraintError: a score is no number.
@@ -41,7 +44,8 @@ class Evidence:
         values = np.asarray([*np.asarray(scores, np.float64), stop], np.float64)
         if np.isnan(values).any():
             raise ConstraintError("evidence: a score is NaN; expected log-odds")
-        self._values = values.clip(-MOST, MOST).astype(np.float32)
+        self._odds = values[:-1]
+        self._values = (values * sharpness).clip(-MOST, MOST).astype(np.float32)
         self.scores: Floats = self._values[:-1].astype(np.float64)
         self.stop = float(self._values[-1])
         self._weights: dict[int, Floats] = {}
@@ -50,6 +54,10 @@ class Evidence:
     def __len__(self) -> int:
         """Return the number of tags."""
         return len(self.scores)
+
+    def probability(self, position: int) -> float:
+        """Return how probable the tag at this position of the vocabulary is by the evidence alone."""
+        return float(1 / (1 + np.exp(-self._odds[position])))
 
     def to_text(self) -> str:
         """Return the scores as text for a request: base64 of float32, little-endian, `stop` last."""

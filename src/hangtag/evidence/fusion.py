@@ -16,9 +16,6 @@ from hangtag.evidence.source import Source
 from hangtag.product import Product
 from hangtag.vocabulary import TagVocabulary
 
-DEFAULT = Path(__file__).with_name("default.json")
-"""Weights for catalogues without a label; `python -m sft.fuse` wrote them, docs/evidence.md says from what."""
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,13 +46,15 @@ class Fusion(BaseModel):
         return weights
 
     @classmethod
-    def read(cls, path: Path = DEFAULT) -> Fusion:
+    def read(cls, path: Path) -> Fusion:
         """Return the weights in a file. Raises DataError: there are none, or it is damaged."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             reason = str(error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"])
-            raise DataError(f"{path}: no weights of evidence ({reason}); expected a file of sft.fuse") from None
+            raise DataError(
+                f"{path}: no weights of evidence ({reason}); expected JSON with `weights`, see docs/evidence.md"
+            ) from None
 
 
 class WeighedSources:
@@ -92,7 +91,7 @@ class WeighedSources:
         """Return what leads the decoder of each product."""
         threshold = math.log(self.fusion.threshold / (1 - self.fusion.threshold))
         sharpness = self.fusion.sharpness
-        return [Evidence(odds * sharpness, threshold * sharpness) for odds in self.log_odds(products)]
+        return [Evidence(odds, threshold, sharpness=sharpness) for odds in self.log_odds(products)]
 
 
 def _own(fusion: Fusion, facet: str) -> Mapping[str, float]:

@@ -19,7 +19,11 @@ class Source(Protocol):
     """Anything that scores every tag for a product; `columns` names its scores."""
 
     name: str
-    columns: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its scores."""
+        ...
 
     def scores(self, products: Sequence[Product]) -> Scores:
         """Return one row a product, of shape (products, tags, columns), tags in the vocabulary's order."""

@@ -113,7 +113,7 @@ class GenerativeTagger:
         self._chat = ChatTokens(engine.tokenizer)
         self._constraint = constraint
         self._calibration = calibration
-        self._weigh = evidence if decoding == "set" else None
+        self._evidence = evidence if decoding == "set" else None
         limits = limits or Limits()
         start = constraint.start(max_tokens=max_tokens, limits=limits)
         self.plan = Plan(
@@ -140,16 +140,17 @@ class GenerativeTagger:
         Raises:
             EngineError: the engine died.
         """
-        ids: dict[int, str] = {}
+        open_: dict[int, tuple[str, Evidence | None]] = {}
         done: dict[int, Tagging] = {}
 
         def requests() -> Iterator[Request]:
             position = 0
             iterator = iter(products)
             while batch := list(islice(iterator, _PROMPT_BATCH)):
-                weighed = [None] * len(batch) if self._weigh is None else self._weigh(batch)
-                for product, prompt, evidence in zip(batch, self.prompt_ids(batch), weighed, strict=True):
-                    ids[position] = product.id
+                for product, prompt, evidence in zip(
+                    batch, self.prompt_ids(batch), self.weigh(batch), strict=True
+                ):
+                    open_[position] = (product.id, evidence)
                     if isinstance(prompt, str):
                         done[position] = self._tagging(product.id, status="error", reason=prompt)
                     else:
@@ -159,14 +160,19 @@ class GenerativeTagger:
 
         next_out = 0
         for position, generation in self.engine.stream(requests(), self.plan):
-            done[position] = self.read(ids[position], generation)
+            product_id, evidence = open_[position]
+            done[position] = self.read(product_id, generation, evidence=evidence)
             while next_out in done:
-                del ids[next_out]
+                del open_[next_out]
                 yield done.pop(next_out)
                 next_out += 1
         while next_out in done:
             yield done.pop(next_out)
             next_out += 1
+
+    def weigh(self, products: Sequence[Product]) -> Sequence[Evidence | None]:
+        """Return the evidence that leads each product's answer, None where there is none."""
+        return [None] * len(products) if self._evidence is None else self._evidence(products)
 
     def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
         """Return each product's prompt in token ids, the answer's prefix included, or why it has none."""
@@ -186,10 +192,19 @@ class GenerativeTagger:
                 ids.append([*tokens, *self.plan.prefix])
         return ids
 
-    def read(self, product_id: str, generation: Generation, *, prefix: Sequence[int] | None = None) -> Tagging:
+    def read(
+        self,
+        product_id: str,
+        generation: Generation,
+        *,
+        prefix: Sequence[int] | None = None,
+        evidence: Evidence | None = None,
+    ) -> Tagging:
         """Return the tagging that a generation says.
 
-        `prefix` is that part of the answer which its prompt ended with, where that is not the plan's.
+        `prefix` is that part of the answer which its prompt ended with, where that is not the plan's. Where
+        `evidence` led the answer, a tag's confidence is the pass's times the evidence's: sharpened for the
+        decision, the pass's alone would be next to one for nearly every tag.
         """
         if generation.error is not None:
             return self._tagging(product_id, status="error", reason=generation.error)
@@ -202,8 +217,14 @@ class GenerativeTagger:
             except ConstraintError as error:
                 return self._tagging(product_id, status="unparsed", reason=str(error))
             tags = tuple(
-                ScoredTag(tag=tag, facet=self.vocabulary[tag].facet, confidence=confidence)
-                for tag, confidence in zip(scored.tags, scored.confidences, strict=True)
+                ScoredTag(
+                    tag=tag,
+                    facet=self.vocabulary[tag].facet,
+                    confidence=confidence * (1.0 if evidence is None else evidence.probability(position)),
+                )
+                for tag, position, confidence in zip(
+                    scored.tags, scored.positions, scored.confidences, strict=True
+                )
             )
             tagging = self._tagging(product_id, tags=tags)
             return tagging if self._calibration is None else self._calibration.apply(tagging)
