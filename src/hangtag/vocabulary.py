@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import unicodedata
 from collections import Counter
@@ -18,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hangtag.errors import VocabularyError
 from hangtag.product import Product
-
-CSV_COLUMNS = ("tag", "facet", "parent", "aliases", "description", "count")
+from hangtag.vocabulary_files import entry_lines, read_rows, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,25 +202,20 @@ class TagVocabulary:
 
     @classmethod
     def from_path(cls, path: str | Path) -> TagVocabulary:
-        """Return the vocabulary in a file: `.json`, `.csv` (columns of `CSV_COLUMNS`; aliases separated by
-        `|`), or any other text with one tag a line.
+        """Return the vocabulary in a file: JSON, JSON Lines, CSV (aliases separated by `|`), or one tag a line.
+
+        The file may be gzipped.
 
         Raises:
-            VocabularyError: the file is missing, not UTF-8, malformed or holds a refused tag.
+            VocabularyError: the file is missing, not UTF-8, malformed, of a format that has to be imported, or
+                holds a refused tag.
         """
-        path = Path(path)
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise VocabularyError(f"{path}: {error.strerror or error}; expected a vocabulary file") from None
-        except UnicodeDecodeError as error:
-            raise VocabularyError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-        if path.suffix == ".json":
+        text, form = read_text(path)
+        if form == "json":
             return cls._from_json(text, str(path))
-        rows = _csv_rows(text, str(path)) if path.suffix == ".csv" else _plain_rows(text)
         lines: dict[int, int] = {}
         tags: list[Tag] = []
-        for line, entry in rows:
+        for line, entry in read_rows(text, form, str(path)):
             lines[len(tags)] = line
             tags.append(_tag(entry, f"{path}:{line}"))
         return cls(tags, source=str(path), line_of=lines)
@@ -266,7 +258,7 @@ class TagVocabulary:
             raise VocabularyError(
                 f"{source}: got {type(document).__name__}, expected a JSON list of tags or an object with `tags`"
             )
-        lines = _entry_lines(text, len(document)) if text else {}
+        lines = entry_lines(text, len(document)) if text else {}
         where = [
             f"{source}:{lines[n]}" if n in lines else f"{source}: entry {n + 1}" for n in range(len(document))
         ]
@@ -375,45 +367,3 @@ def _tag(entry: Any, where: str) -> Tag:
         description=checked.description or "",
         count=checked.count,
     )
-
-
-def _plain_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, tag in enumerate(text.rstrip("\n").split("\n"), start=1):
-        yield line, {"tag": tag.rstrip("\r")}
-
-
-def _csv_rows(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or []
-    if "tag" not in header:
-        raise VocabularyError(f"{source}:1: columns {', '.join(header) or 'none'}; expected a column `tag`")
-    unknown = [name for name in header if name not in CSV_COLUMNS]
-    if unknown:
-        raise VocabularyError(
-            f"{source}:1: unknown column {unknown[0]!r}; expected some of {', '.join(CSV_COLUMNS)}"
-        )
-    for row in reader:
-        entry: dict[str, Any] = {name: value for name, value in row.items() if name in CSV_COLUMNS and value}
-        entry.setdefault("tag", "")
-        if "aliases" in entry:
-            entry["aliases"] = [alias.strip() for alias in entry["aliases"].split("|")]
-        yield reader.line_num, entry
-
-
-def _entry_lines(text: str, num_entries: int) -> dict[int, int]:
-    """Return the line on which each element of the vocabulary's list begins."""
-    decoder = json.JSONDecoder()
-    start = 0
-    if text.lstrip().startswith("{"):
-        start = text.find('"tags"')
-    position = text.find("[", start) + 1
-    lines: dict[int, int] = {}
-    line, counted = 1, 0
-    for number in range(num_entries):
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
-        line += text.count("\n", counted, position)
-        counted = position
-        lines[number] = line
-        _, position = decoder.raw_decode(text, position)
-    return lines
