@@ -59,7 +59,7 @@ def made_taxonomy(num_categories: int, *, seed: int = 0) -> list[Path5]:
                 branches += [kind, *((*kind, audience) for audience in AUDIENCES)]
     deepest = [path for path in branches if len(path) == 4]
     each, more = divmod(num_categories - len(branches), len(deepest))
-    leaves = {
+    leaves: dict[Path5, list[Path5]] = {
         path: [(*path, name) for name in draw.sample(LEAVES, each + (number < more))]
         for number, path in enumerate(deepest)
     }

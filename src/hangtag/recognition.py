@@ -40,8 +40,8 @@ DESCRIPTIONS: dict[Format, str] = {
 }
 """The formats, and what messages call them."""
 
-CSV_COLUMNS = ("tag", "facet", "parent", "aliases", "description", "count", "id")
-"""Columns of a table of tags; `label_fr` and the like hold names in other languages."""
+CSV_COLUMNS = ("tag", "id", "facet", "parent", "path", "aliases", "description", "count")
+"""Columns of a table of tags; `path` is for readers, it follows from `parent`. `label_fr` holds a French name."""
 
 _HEAD = 65_536
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -154,10 +154,18 @@ def _stanzas(lines: Sequence[str], content: Sequence[str]) -> Format | None:
 
 
 def header_cells(line: str) -> tuple[list[str], str]:
-    """Return the cells of a table's first line, in small letters, and its delimiter: comma, semicolon or tab."""
+    """Return the cells of a table's first line and its delimiter: comma, semicolon or tab.
+
+    Cells are in small letters, but for the language after `label_`.
+    """
     delimiter = max(",;\t", key=line.count)
     cells = next(csv.reader([line], delimiter=delimiter), [])
-    return [cell.strip().lower() for cell in cells], delimiter
+    return [_column(cell.strip()) for cell in cells], delimiter
+
+
+def _column(cell: str) -> str:
+    name = cell.lower()
+    return name[:6] + cell[6:] if name.startswith("label_") else name
 
 
 def is_level(header: str) -> bool:

@@ -102,7 +102,7 @@ def _csv_rows(text: str, source: str) -> Iterator[Row]:
 
 
 def _csv_entry(row: dict[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {name: row[name] for name in CSV_COLUMNS if row.get(name)}
+    entry: dict[str, Any] = {name: row[name] for name in CSV_COLUMNS if row.get(name) and name != "path"}
     entry.setdefault("tag", "")
     if "aliases" in entry:
         # A bar that belongs to an alias is written \|.

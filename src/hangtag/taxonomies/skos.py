@@ -19,8 +19,10 @@ from hangtag.taxonomies.concepts import Concept, Taxonomy
 from hangtag.taxonomies.languages import NO_LANGUAGE, LanguageChoice, with_notation
 from hangtag.taxonomies.markup import refuse_document_type
 
-TAG_URI, FACET_URI, POSITION_URI = "urn:hangtag:tag:", "urn:hangtag:facet:", "urn:hangtag:position"
-"""Addresses that an export gives to tags without one, to facets, and to a tag's place in the order."""
+TAG_URI, NAME_URI = "urn:hangtag:tag:", "urn:hangtag:name:"
+"""What an export puts before ids that are no addresses, and before names of tags without an id."""
+FACET_URI, POSITION_URI = "urn:hangtag:facet:", "urn:hangtag:position"
+"""What an export puts before the names of facets, and the property that holds a tag's place in the order."""
 
 _PARSERS: dict[Format, str] = {"turtle": "turtle", "rdf-xml": "xml", "n-triples": "nt", "json-ld": "json-ld"}
 _TEXTS = ("prefLabel", "altLabel", "hiddenLabel", "definition", "scopeNote", "notation")
@@ -61,7 +63,7 @@ def read_skos(data: bytes, form: Format, choice: LanguageChoice, source: str) ->
             taxonomy.pass_over("deprecated concepts", uri)
             continue
         concept = _concept(uri, {name: of_all.get(node, {}) for name, of_all in text.items()}, choice)
-        concept.id = own_ids.get(node) if uri.startswith(TAG_URI) else uri
+        concept.id = own_ids.get(node) if uri.startswith((TAG_URI, NAME_URI)) else uri
         concept.facet, concept.parents = facet_of.get(node, ""), sorted(parents[node])
         taxonomy.add(concept)
     return taxonomy
