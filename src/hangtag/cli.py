@@ -1,4 +1,4 @@
-"""The command `hangtag`: tag a few products, build, import and check vocabularies, import reviews, fetch base models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, import reviews, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json

@@ -159,7 +159,10 @@ def header_cells(line: str) -> tuple[list[str], str]:
     Cells are in small letters, but for the language after `label_`.
     """
     delimiter = max(",;\t", key=line.count)
-    cells = next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return [" ".join(line.lower().split())], delimiter
     return [_column(cell.strip()) for cell in cells], delimiter
 
 

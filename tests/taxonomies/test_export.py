@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +12,9 @@ from rdflib.namespace import SKOS
 
 from hangtag import FacetLimits, Tag, TagVocabulary
 from hangtag.cli import main
+from hangtag.errors import HangtagError
 from hangtag.taxonomies.export import exported
-from hangtag.taxonomies.importing import import_taxonomy
+from hangtag.taxonomies.importing import Imported, import_taxonomy
 
 DATA = Path(__file__).parent.parent / "data" / "taxonomies"
 FILES = sorted(path.name for path in DATA.iterdir())
@@ -57,9 +61,49 @@ def test_a_table_keeps_what_needs_quoting_and_says_what_it_loses(tmp_path: Path)
     assert lines == ["limits of facets have no place in csv and are left out"]
     (tmp_path / "t.csv").write_text(text, encoding="utf-8")
     assert TagVocabulary.from_path(tmp_path / "t.csv").tags == tuple(tags)
-    assert exported(vocabulary, "skos")[1] == [
-        "limits of facets and counts have no place in skos and are left out"
-    ]
+    assert exported(vocabulary, "skos")[1] == ["limits of facets, counts have no place in skos and are left out"]
+
+
+def test_a_name_under_no_language_is_left_out_and_said(tmp_path: Path) -> None:
+    text, lines = exported(TagVocabulary([Tag("red", labels={"no tag": "x", "de": "rot"})]), "skos")
+    assert lines == ["names under what is no language tag have no place in skos and are left out"]
+    (tmp_path / "t.ttl").write_text(text, encoding="utf-8")
+    assert import_taxonomy(tmp_path / "t.ttl").vocabulary.tags == (Tag("red", labels={"de": "rot"}),)
+
+
+def test_names_that_took_an_id_come_back(tmp_path: Path) -> None:
+    document = [{"tag": "Gold", "id": "1"}, {"tag": "gold", "id": "2"}, {"tag": "GOLD"}, {"tag": "Tin", "id": "4"}]
+    (tmp_path / "t.json").write_text(json.dumps(document), encoding="utf-8")
+    vocabulary = import_taxonomy(tmp_path / "t.json").vocabulary
+    assert vocabulary.names == ("Gold", "gold (2)", "GOLD (2)", "Tin") or vocabulary.names == (
+        "Gold",
+        "gold (2)",
+        "GOLD (3)",
+        "Tin",
+    )
+    (tmp_path / "t.ttl").write_text(exported(vocabulary, "skos")[0], encoding="utf-8")
+    assert import_taxonomy(tmp_path / "t.ttl").vocabulary.fingerprint == vocabulary.fingerprint
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_are_refused_or_come_back(name: str, tmp_path: Path) -> None:
+    draw = random.Random(name)
+    whole = (DATA / name).read_bytes()
+    path, out = tmp_path / name, tmp_path / "out.ttl"
+    for number in range(120):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 6)):
+            start, end = sorted(draw.choices(range(len(data)), k=2))
+            data[start : start + draw.randint(0, 20)] = draw.choice(
+                [b"", b"\0", b"\xff<", b'"', b"\r", data[end : end + 50]]
+            )
+        path.write_bytes(data)
+        for read in (TagVocabulary.from_path, import_taxonomy):
+            with contextlib.suppress(HangtagError):
+                found = read(path)
+                if isinstance(found, Imported) and number % 10 == 0:
+                    out.write_text(exported(found.vocabulary, "skos")[0], encoding="utf-8")
+                    assert import_taxonomy(out).vocabulary.fingerprint == found.vocabulary.fingerprint
 
 
 def test_skos_is_what_others_read() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from hangtag.recognition import header_cells
 from hangtag.taxonomies.concepts import Concept, Taxonomy
 from hangtag.taxonomies.languages import LanguageChoice, with_notation
+from hangtag.taxonomies.levels import table_rows
 
 
 def read_annif_tsv(text: str) -> Taxonomy:
@@ -26,15 +24,13 @@ def read_annif_tsv(text: str) -> Taxonomy:
     return taxonomy
 
 
-def read_annif_csv(text: str, choice: LanguageChoice) -> Taxonomy:
-    """Return the subjects; their names are those of the chosen language."""
+def read_annif_csv(text: str, choice: LanguageChoice, source: str) -> Taxonomy:
+    """Return the subjects; their names are those of the chosen language. Raises VocabularyError: it is no CSV."""
     taxonomy = Taxonomy()
     header, delimiter = header_cells(text.split("\n", 1)[0])
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    next(reader, None)
-    for cells in reader:
+    for number, cells in table_rows(text, delimiter, source)[1:]:
         row = dict(zip(header, cells, strict=False))
-        where = f"line {reader.line_num}"
+        where = f"line {number}"
         uri = row.get("uri", "").strip().removeprefix("<").removesuffix(">")
         labels = {
             name.removeprefix("label_"): cell.strip()

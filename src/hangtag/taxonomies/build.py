@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from hangtag.errors import VocabularyError
 from hangtag.product import normalise_text
 from hangtag.taxonomies.concepts import Concept, Taxonomy
-from hangtag.taxonomies.unique_names import unique_names
-from hangtag.vocabulary import Tag, TagVocabulary
+from hangtag.taxonomies.unique_names import folded, unique_names
+from hangtag.vocabulary import PATH_SEPARATOR, Tag, TagVocabulary
 
 
 def to_vocabulary(taxonomy: Taxonomy, source: str) -> tuple[TagVocabulary, list[str]]:
@@ -25,14 +25,12 @@ def to_vocabulary(taxonomy: Taxonomy, source: str) -> tuple[TagVocabulary, list[
     lines += _drop_repeated_ids(concepts)
     parent_of, said = _one_parent(concepts, taxonomy.parent_order)
     lines += said + _break_cycles(concepts, parent_of)
+    lines += _tell_same_paths_apart(concepts, parent_of)
     paths = [_path(concept, concepts, parent_of) for concept in concepts.values()]
-    names, num_alike = unique_names(paths, [concept.id for concept in concepts.values()])
-    num_longer = sum(name != path[-1] for name, path in zip(names, paths, strict=True)) - num_alike
-    if num_longer:
-        shown = next(name for name, path in zip(names, paths, strict=True) if name != path[-1])
-        lines.append(f"names that occur twice, told apart by their paths: {num_longer} (such as {shown!r})")
-    if num_alike:
-        lines.append(f"names that occur twice on one path, told apart by their ids or a number: {num_alike}")
+    names = unique_names(paths)
+    longer = [name for name, path in zip(names, paths, strict=True) if name != path[-1]]
+    if longer:
+        lines.append(f"names that occur twice, told apart by their paths: {len(longer)} (such as {longer[0]!r})")
     name_of = dict(zip(concepts, names, strict=True))
     taken = {name.casefold() for name in names}
     tags = [
@@ -137,6 +135,31 @@ def _break_cycles(concepts: dict[str, Concept], parent_of: dict[str, str]) -> li
         return []
     loop = " -> ".join(concepts[key].label for key in broken[0])
     return [f"cycles of parents, broken at their first tag: {len(broken)} (first: {loop})"]
+
+
+def _tell_same_paths_apart(concepts: dict[str, Concept], parent_of: dict[str, str]) -> list[str]:
+    """Add id or number to the name of each concept whose whole path an earlier one has; return a line on it."""
+    depths = {key: len(_path(concept, concepts, parent_of)) for key, concept in concepts.items()}
+    taken: set[str] = set()
+    renamed = []
+    # Parents first: what stands below one that was renamed has a path of its own.
+    for concept in sorted(concepts.values(), key=lambda concept: depths[concept.key]):
+        label, number = concept.label, 1
+        while (path := folded(PATH_SEPARATOR.join(_path(concept, concepts, parent_of)))) in taken:
+            number += 1
+            concept.label = f"{label} ({_short(concept.id) if concept.id and number == 2 else number})"
+        taken.add(path)
+        if concept.label != label:
+            renamed.append(concept.label)
+    if not renamed:
+        return []
+    line = f"names that occur twice on one path, told apart by an id or a number: {len(renamed)}"
+    return [f"{line} (first: {renamed[0]!r})"]
+
+
+def _short(id: str) -> str:
+    """Return the last part of an id: what stands after a URI's last slash or hash."""
+    return id.rstrip("/#").replace("#", "/").rsplit("/", 1)[-1]
 
 
 def _path(concept: Concept, concepts: dict[str, Concept], parent_of: dict[str, str]) -> tuple[str, ...]:

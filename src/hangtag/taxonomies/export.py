@@ -15,6 +15,7 @@ from hangtag.vocabulary import PATH_SEPARATOR, FacetLimits, Tag, TagVocabulary
 
 Target = Literal["skos", "csv"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+_LANGUAGE = re.compile(r"[A-Za-z]+(?:-[A-Za-z0-9]+)*")
 _URI = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|urn:)[^\s<>\"{}|\\^`]+")
 
 
@@ -27,9 +28,12 @@ def exported(vocabulary: TagVocabulary, target: Target) -> tuple[str, list[str]]
     lost = []
     if any(limits != FacetLimits() for limits in vocabulary.facets.values()):
         lost.append("limits of facets")
-    if target == "skos" and any(tag.count is not None for tag in vocabulary):
-        lost.append("counts")
-    lines = [f"{' and '.join(lost)} have no place in {target} and are left out"] if lost else []
+    if target == "skos":
+        if any(tag.count is not None for tag in vocabulary):
+            lost.append("counts")
+        if any(not _LANGUAGE.fullmatch(language) for tag in vocabulary for language in tag.labels):
+            lost.append("names under what is no language tag")
+    lines = [f"{', '.join(lost)} have no place in {target} and are left out"] if lost else []
     return (_skos(vocabulary) if target == "skos" else _csv(vocabulary)), lines
 
 
@@ -70,8 +74,9 @@ def _skos(vocabulary: TagVocabulary) -> str:
     for position, tag in enumerate(vocabulary):
         label = vocabulary.path(tag.tag)[-1]
         said: list[tuple[Any, Any]] = [(RDF.type, SKOS.Concept), (URIRef(POSITION_URI), Literal(position))]
-        said += [(SKOS.prefLabel, Literal(name, lang=language)) for language, name in tag.labels.items()]
-        if label not in tag.labels.values():
+        labels = {language: name for language, name in tag.labels.items() if _LANGUAGE.fullmatch(language)}
+        said += [(SKOS.prefLabel, Literal(name, lang=language)) for language, name in labels.items()]
+        if label not in labels.values():
             said.append((SKOS.prefLabel, Literal(label)))
         said += [(SKOS.altLabel, Literal(alias)) for alias in tag.aliases if alias.casefold() != label.casefold()]
         if tag.parent:

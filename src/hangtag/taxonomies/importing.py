@@ -84,7 +84,7 @@ def _read(data: bytes, form: Format, choice: LanguageChoice, source: str, lines:
         case "annif-tsv":
             return read_annif_tsv(text)
         case "annif-csv":
-            return read_annif_csv(text, choice)
+            return read_annif_csv(text, choice, source)
         case "debtags":
             return read_debtags(text)
         case "shopify-json":

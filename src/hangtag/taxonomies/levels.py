@@ -41,7 +41,7 @@ def read_levels(data: bytes, text: str | None, source: str) -> Taxonomy:
         VocabularyError: no column is a level, or it is no workbook.
         MissingExtra: python-calamine is not installed.
     """
-    rows = _workbook_rows(data, source) if text is None else _text_rows(text, source)
+    rows = _workbook_rows(data, source) if text is None else table_rows(text, _delimiter(text), source)
     if not rows:
         raise VocabularyError(f"{source}: no rows; expected a table with one column a level")
     columns = _columns(rows[0][1], source)
@@ -88,8 +88,12 @@ def _columns(header: Sequence[str], source: str) -> _Columns:
     return _Columns(levels, id_column, description, note)
 
 
-def _text_rows(text: str, source: str) -> list[Row]:
-    _, delimiter = header_cells(text.split("\n", 1)[0])
+def _delimiter(text: str) -> str:
+    return header_cells(text.split("\n", 1)[0])[1]
+
+
+def table_rows(text: str, delimiter: str, source: str) -> list[Row]:
+    """Return the rows of a table with their lines, the first one too. Raises VocabularyError: it is no CSV."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [(reader.line_num, cells) for cells in reader if cells]

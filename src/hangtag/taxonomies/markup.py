@@ -24,7 +24,7 @@ def parse_xml(data: bytes, source: str) -> Any:
     try:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
-        raise VocabularyError(f"{source}: not XML ({error})") from None
+        raise VocabularyError(f"{source}: not XML ({' '.join(str(error).split())})") from None
 
 
 def refuse_document_type(data: bytes, source: str) -> None:
@@ -44,8 +44,8 @@ def refuse_document_type(data: bytes, source: str) -> None:
 
     parser.StartElementHandler = stop
     parser.EntityDeclHandler = stop
-    # What is no XML is told by the parser that follows.
-    with contextlib.suppress(StopIteration, expat.ExpatError):
+    # What is no XML, or of an unknown encoding, is told by the parser that follows.
+    with contextlib.suppress(StopIteration, expat.ExpatError, LookupError):
         parser.Parse(data, True)
     if found:
         raise VocabularyError(
