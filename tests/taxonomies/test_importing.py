@@ -116,9 +116,8 @@ def test_label_studio_controls_are_facets_with_limits() -> None:
 
 def test_debtags() -> None:
     vocabulary = import_taxonomy(DATA / "debtags.txt").vocabulary
-    assert vocabulary["Program"] == Tag(
-        "Program", "role", description="Executable computer program.", id="role::program"
-    )
+    described = "Executable computer program. It is run by a user."
+    assert vocabulary["Program"] == Tag("Program", "role", description=described, id="role::program")
     assert vocabulary.in_facet("devel") == ("Python", "devel > Plugin")
 
 

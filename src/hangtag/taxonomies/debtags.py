@@ -37,7 +37,8 @@ def _stanzas(text: str) -> Iterator[tuple[int, dict[str, str]]]:
                 yield start, fields
             fields, name = {}, ""
         elif line[0] in " \t":
-            if name:
+            # A lone full stop stands for an empty line.
+            if name and line.strip() != ".":
                 fields[name] += "\n" + line.strip()
         else:
             start = start if fields else number
