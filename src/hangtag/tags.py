@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,12 +110,13 @@ def check_tags(tags: Sequence[Tag], source: str, line_of: Mapping[int, int]) -> 
                 "hangtag vocabulary import does"
             )
     parent_of = {tag.tag: tag.parent for tag in tags}
-    acyclic: set[str] = set()
     for position, tag in enumerate(tags):
         if tag.parent is not None and tag.parent not in parent_of:
             raise VocabularyError(
                 f"{where(position)}: tag {tag.tag!r} has the unknown parent {tag.parent!r}; add it as a tag"
             )
+    acyclic: set[str] = set()
+    for position, tag in enumerate(tags):
         chain: dict[str, None] = {}
         name_or_none: str | None = tag.tag
         while name_or_none is not None and name_or_none not in acyclic:
@@ -126,18 +128,38 @@ def check_tags(tags: Sequence[Tag], source: str, line_of: Mapping[int, int]) -> 
         acyclic.update(chain)
 
 
+def read_facets(document: Any, source: str) -> dict[str, FacetLimits]:
+    """Return the limits of a vocabulary's `facets`, which may be None. Raises VocabularyError: they are none."""
+    if not isinstance(document or {}, dict):
+        raise VocabularyError(
+            f"{source}: `facets`: got {reprlib.repr(document)}, expected {{facet: {{min, max}}}}"
+        )
+    facets = {}
+    for name, limits in (document or {}).items():
+        try:
+            facets[str(name)] = FacetLimits.model_validate(limits)
+        except ValidationError as error:
+            raise VocabularyError(
+                f"{source}: facet {name!r}: got {reprlib.repr(limits)}, expected {{min, max}} "
+                f"({error.errors()[0]['msg']})"
+            ) from None
+    return facets
+
+
 def read_tag(entry: Any, where: str) -> Tag:
     """Return the tag that an entry of a file says. Raises VocabularyError: it says none."""
     if isinstance(entry, str):
         entry = {"tag": entry}
     if not isinstance(entry, dict):
-        raise VocabularyError(f"{where}: got {entry!r:.80}, expected an object with `tag` or a string")
+        raise VocabularyError(
+            f"{where}: got {reprlib.repr(entry)[:80]}, expected an object with `tag` or a string"
+        )
     try:
         checked = _Entry.model_validate(entry)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
-        raise VocabularyError(f"{where}: `{field}`: {problem['msg']} (entry {entry!r:.80})") from None
+        raise VocabularyError(f"{where}: `{field}`: {problem['msg']} (entry {reprlib.repr(entry)[:80]})") from None
     return Tag(
         tag=checked.tag,
         facet=checked.facet or "",

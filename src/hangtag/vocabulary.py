@@ -11,11 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hangtag.errors import VocabularyError
 from hangtag.product import Product
-from hangtag.tags import PATH_SEPARATOR, FacetLimits, Tag, check_tags, composed, read_tag
+from hangtag.tags import PATH_SEPARATOR, FacetLimits, Tag, check_tags, composed, read_facets, read_tag
 from hangtag.vocabulary_files import entry_lines, read_rows, read_text
 
 __all__ = ["PATH_SEPARATOR", "FacetLimits", "Tag", "TagVocabulary"]
@@ -234,14 +232,7 @@ class TagVocabulary:
                 raise VocabularyError(
                     f"{source}: unknown key {unknown[0]!r}; expected `tags` and, if wanted, `facets`"
                 )
-            for name, limits in (document.get("facets") or {}).items():
-                try:
-                    facets[name] = FacetLimits.model_validate(limits)
-                except ValidationError as error:
-                    raise VocabularyError(
-                        f"{source}: facet {name!r}: got {limits!r}, expected {{min, max}} "
-                        f"({error.errors()[0]['msg']})"
-                    ) from None
+            facets = read_facets(document.get("facets"), source)
             document = document.get("tags")
         if not isinstance(document, list):
             raise VocabularyError(

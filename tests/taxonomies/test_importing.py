@@ -148,6 +148,13 @@ def test_levels_of_a_workbook_keep_whole_numbers(tmp_path: Path) -> None:
         import_taxonomy(tmp_path / "broken.xlsx")
 
 
+def test_a_row_without_a_level_above_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("Level 1,Level 2,Level 3\nHome,,\n,,Pans\n,Bath,\n", encoding="utf-8")
+    imported = import_taxonomy(tmp_path / "t.csv")
+    assert told(imported) == [(None, "Home", None), (None, "Bath", "Home")]
+    assert "left out: rows below a level that no row names: 1 (first: row 3)" in said(imported)
+
+
 def test_any_table_is_levels_when_asked(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("Top,Below\nHome,Bath\n", encoding="utf-8")
     assert import_taxonomy(tmp_path / "t.csv", form="levels").vocabulary.path("Bath") == ("Home", "Bath")
@@ -202,6 +209,7 @@ def test_a_text_that_names_the_plain_name_is_found() -> None:
 
 
 BOMB = '<!DOCTYPE schema [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]>\n<schema><segment code="1" text="&b;"/></schema>'
+YAML_BOMB = "- &a0 [x]\n" + "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 OUTSIDE = (
     '<!DOCTYPE View SYSTEM "file:///etc/passwd">\n<View><Choices name="a"><Choice value="b"/></Choices></View>'
 )
@@ -230,6 +238,13 @@ OUTSIDE = (
         ),
         ("t.json", '{"tags": {}}', "expected a list of tags"),
         ("t.yml", "a: [", "not YAML ("),
+        ("t.json", '{"tags": ["a"], "facets": ["b"]}', "`facets`: got ['b'], expected"),
+        (
+            "t.json",
+            '{"tags": ["a"], "facets": {"": {"max": "b"}}}',
+            "facet '': got {'max': 'b'}, expected {min, max}",
+        ),
+        ("t.yml", YAML_BOMB, "no tag in it; left out: entries that are no tags: 40 (first: entry 1: got ["),
         ("t.xml", '<?xml version="1.0" encoding="utf-l"?><schema><segment code="1"/></schema>', "not XML ("),
         ("t.csv", "uri,label_en\r<http://a.example/1>,a\n", "expected a column `tag`"),
         ("t.csv", 'uri,label_en\n<http://a.example/1>,"' + "a" * 200_000 + '"\n', ":2: not CSV ("),

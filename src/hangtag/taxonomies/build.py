@@ -43,11 +43,12 @@ def to_vocabulary(taxonomy: Taxonomy, source: str) -> tuple[TagVocabulary, list[
 
 
 def _tag(concept: Concept, name: str, parent: str | None, taken: set[str]) -> Tag:
-    # The plain name of one that grew is what a text says.
-    also = [concept.label] if name != concept.label and concept.label.casefold() not in taken else []
     aliases: dict[str, str] = {}
-    for alias in map(normalise_text, [*also, *concept.aliases]):
-        if alias and alias.casefold() != name.casefold():
+    if name != concept.label and concept.label.casefold() not in taken:
+        # The plain name of one that grew is what a text says.
+        aliases[concept.label.casefold()] = concept.label
+    for alias in map(normalise_text, concept.aliases):
+        if alias and alias.casefold() not in (name.casefold(), concept.label.casefold()):
             aliases.setdefault(alias.casefold(), alias)
     return Tag(
         tag=name,

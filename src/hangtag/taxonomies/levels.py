@@ -54,6 +54,9 @@ def read_levels(data: bytes, text: str | None, source: str) -> Taxonomy:
             taxonomy.pass_over("rows without a name", f"row {number}")
             continue
         first = next(depth for depth, name in enumerate(path) if name)
+        if first > len(above):
+            taxonomy.pass_over("rows below a level that no row names", f"row {number}")
+            continue
         path = [*above[:first], *path[first:]]
         while not path[-1]:
             path.pop()

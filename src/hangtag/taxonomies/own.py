@@ -10,9 +10,8 @@ import yaml
 
 from hangtag.errors import VocabularyError
 from hangtag.recognition import Format
-from hangtag.tags import read_tag
+from hangtag.tags import read_facets, read_tag
 from hangtag.taxonomies.concepts import Concept, Taxonomy
-from hangtag.vocabulary import FacetLimits
 from hangtag.vocabulary_files import read_rows
 
 
@@ -29,8 +28,7 @@ def read_own(text: str, form: Format, source: str) -> Taxonomy:
     if form in ("json", "yaml"):
         document = _document(text, form, source)
         if isinstance(document, dict) and "tags" in document:
-            limits = document.get("facets") or {}
-            taxonomy.facets = {name: FacetLimits.model_validate(limit) for name, limit in limits.items()}
+            taxonomy.facets = read_facets(document.get("facets"), source)
             document = document["tags"]
         if not isinstance(document, list):
             raise VocabularyError(f"{source}: got {type(document).__name__}, expected a list of tags, or `tags`")
