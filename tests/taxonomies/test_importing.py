@@ -67,6 +67,7 @@ def test_gpc_has_bricks_and_attributes_once() -> None:
     assert imported.vocabulary.in_facet("Caffeine") == ("Caffeinated", "Caffeine > UNCLASSIFIED")
     assert imported.vocabulary.in_facet("Sweetener") == ("Sweetener > UNCLASSIFIED",)
     assert "left out: inactive entries: 1 (first: line 20)" in said(imported)
+    assert "repeat" not in said(imported)
 
 
 def test_open_food_facts() -> None:
@@ -110,7 +111,8 @@ def test_label_studio_controls_are_facets_with_limits() -> None:
     assert (vocabulary["Boots"].id, vocabulary["Boots"].description) == ("b1", "above the ankle")
     assert vocabulary.in_facet("season") == ("Summer", "season > Tan")
     assert vocabulary.facets["colour"] == FacetLimits(min=1, max=1)
-    assert vocabulary.facets["season"] == FacetLimits()
+    assert vocabulary.facets["season"] == vocabulary.facets["kind"] == FacetLimits()
+    assert vocabulary.facets["fit"] == FacetLimits(max=1)
     assert "left out: controls that take their choices from elsewhere: 1 (first: 'free')" in said(imported)
 
 

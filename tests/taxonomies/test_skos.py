@@ -29,6 +29,7 @@ def test_labels_parents_aliases_and_notes() -> None:
     assert tags["workshoes"].tag == "Workwear > Boots"
     assert tags["wellies"].parent == "Shoes > Boots"
     assert tags["sandalen"].tag == "Sandalen"
+    assert (tags["chicken"].parent, tags["egg"].parent) == (None, "Chicken")
     assert {"galoshes", "nameless", "scheme"} & tags.keys() == set()
 
 
