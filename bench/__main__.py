@@ -1,10 +1,11 @@
-"""Benchmarks of the decoder, of catalogue runs, of the server and of the trainer.
+"""Benchmarks of the decoder, of catalogue runs, of imports, of the server and of the trainer.
 
     python -m bench constraint             masks alone, beside xgrammar and llguidance, one thread
     python -m bench decode --data DIR      the whole engine: products/s through vLLM, side by side
     python -m bench catalogue              a catalogue run without its engine: rows/s, memory, resuming
     python -m bench catalogue --data DIR   with its engine: products/s beside vLLM alone and its run-batch
     python -m bench http --start           the server: latency under load, beside a plain vLLM
+    python -m bench taxonomy               a taxonomy of 11,000 categories made and imported: seconds by format
     python -m bench training               the trainer: samples/s beside a bare loop over the same batches
 
 Tables go to stderr; the last line of stdout is one JSON document with provenance, which --out also writes to a
@@ -18,7 +19,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench import catalogue, constraint, decode, http, training
+from bench import catalogue, constraint, decode, http, taxonomy, training
 from hangtag import program
 
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "decode": decode,
         "catalogue": catalogue,
         "http": http,
+        "taxonomy": taxonomy,
         "training": training,
     }
     for name, module in programs.items():

@@ -1,8 +1,9 @@
-"""The command `hangtag`: tag a few products, build and check vocabularies, import reviews, fetch base models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, import reviews, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
+    hangtag vocabulary import taxonomy.ttl --out tags.json
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -30,6 +31,7 @@ from hangtag.product import Product, normalise_text
 from hangtag.spec import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
+from hangtag.vocabulary_commands import add_commands, save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
     tag.set_defaults(command=_tag)
 
-    vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
+    vocabulary = commands.add_parser("vocabulary", help="build, import, export or check a tag vocabulary")
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="collect the tags of labelled products, with their counts")
     build.add_argument("labelled", help="labelled products: .jsonl, .csv (also .gz) or .parquet")
@@ -67,9 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
     build.set_defaults(command=_build)
-    check = actions.add_parser("check", help="check a vocabulary and print its facets")
-    check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
-    check.set_defaults(command=_check)
+    add_commands(actions)
 
     review = commands.add_parser("review", help="turn decided review queues into labelled data")
     actions = review.add_subparsers(required=True, metavar="ACTION")
@@ -204,26 +204,8 @@ def _build(arguments: argparse.Namespace) -> int:
     vocabulary = TagVocabulary.build(products, base=base)
     if arguments.limits:
         vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
-    try:
-        vocabulary.save(arguments.out)
-    except OSError as error:
-        raise DataError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
-    _describe(vocabulary, arguments.out)
+    save(vocabulary, arguments.out)
     return 0
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    _describe(TagVocabulary.from_path(arguments.vocabulary), arguments.vocabulary)
-    return 0
-
-
-def _describe(vocabulary: TagVocabulary, path: str) -> None:
-    print(f"{path}: {len(vocabulary)} tags, fingerprint {vocabulary.fingerprint[:12]}")
-    for facet, limits in vocabulary.facets.items():
-        tags = vocabulary.in_facet(facet)
-        most = "any number" if limits.max is None else f"at most {limits.max}"
-        shown = ", ".join(tags[:6]) + (", …" if len(tags) > 6 else "")
-        print(f"  {facet or '(no facet)'}: {len(tags)} tags, at least {limits.min}, {most} a product: {shown}")
 
 
 def _import_review(arguments: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ class LexicalTagger:
         return [
             Tagging(
                 id=product.id,
-                tags=tuple(ScoredTag(tag=name, facet=self.vocabulary[name].facet) for name in self._find(product)),
+                tags=tuple(ScoredTag.of(self.vocabulary[name]) for name in self._find(product)),
                 model=self.name,
                 vocabulary=self.vocabulary.fingerprint,
             )

@@ -217,10 +217,9 @@ class GenerativeTagger:
             except ConstraintError as error:
                 return self._tagging(product_id, status="unparsed", reason=str(error))
             tags = tuple(
-                ScoredTag(
-                    tag=tag,
-                    facet=self.vocabulary[tag].facet,
-                    confidence=confidence * (1.0 if evidence is None else evidence.probability(position)),
+                ScoredTag.of(
+                    self.vocabulary[tag],
+                    confidence * (1.0 if evidence is None else evidence.probability(position)),
                 )
                 for tag, position, confidence in zip(
                     scored.tags, scored.positions, scored.confidences, strict=True
@@ -232,7 +231,7 @@ class GenerativeTagger:
         answer = parse_answer(text, self.vocabulary, self.plan.limits)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
-        tags = tuple(ScoredTag(tag=tag, facet=self.vocabulary[tag].facet) for tag in answer.tags)
+        tags = tuple(ScoredTag.of(self.vocabulary[tag]) for tag in answer.tags)
         return self._tagging(product_id, tags=tags, reason=answer.repairs, violations=answer.violations)
 
     def _tagging(self, product_id: str, **fields: Any) -> Tagging:
