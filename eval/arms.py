@@ -10,6 +10,7 @@
 | nearest | the tags of the nearest labelled products, voted | |
 | zero_shot, few_shot | a prompted language model, and nothing else | vllm or transformers, a fetched model |
 | fused_zero_shot, fused_few_shot | the same, led by evidence: what `hangtag tag` does | the same |
+| fused | a fine-tuned language model, led by the evidence that `sft.fuse` fitted for it | the same |
 | qlora | a fine-tuned language model, from `--run`; called by its method in reports | vllm or transformers |
 | http | an OpenAI-compatible endpoint | its address |
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 BASELINES = ("majority", "lexical", "evidence", "linear", "nearest", "bert")
 PROMPTED = ("zero_shot", "few_shot", "fused_zero_shot", "fused_few_shot")
-LLM_KINDS = (*PROMPTED, "qlora", "http")
+LLM_KINDS = (*PROMPTED, "qlora", "fused", "http")
 KINDS = (*BASELINES, *LLM_KINDS)
 _DECODINGS: dict[str, Decoding] = {"": "set", "unconstrained": "free", "schema": "schema"}
 _QUICK_BERT_PRODUCTS = 500
@@ -151,11 +152,15 @@ def _arms_of_runs(runs: tuple[Path, ...], dataset: Dataset) -> list[Arm]:
         is_only = labels.count(label) == 1
         kind = "bert" if manifest.kind == "bert" else "qlora"
         arms.append(Arm(label if is_only else f"{label}-{run.name}", kind, run=run))
+        if RunFiles(run).evidence.is_dir():
+            arms.append(Arm("fused" if is_only else f"fused-{run.name}", "fused", run=run))
     return arms
 
 
 def _why_missing(arm: Arm, recipe: Evaluation, dataset: Dataset) -> str | None:
     """Return the command that would enable the arm, or None if it is there."""
+    if arm.kind == "fused":
+        return "fit a run's evidence (python -m sft.fuse --run RUN --data DIR) and give it: --run RUN"
     if arm.kind == "qlora":
         return "give a fine-tuned run: --run DIR"
     if arm.kind == "http":
@@ -200,8 +205,8 @@ def spec_of(arm: Arm, recipe: Evaluation, dataset: Dataset) -> TaggerSpec | None
         DataError: its run is not exported.
     """
     vocabulary, everything = dataset.vocabulary, Examples(dataset.train, dataset.digest)
-    if arm.kind == "qlora" and arm.run:
-        return of_run(arm.run, decoding=arm.decoding)
+    if arm.kind in ("qlora", "fused") and arm.run:
+        return of_run(arm.run, decoding=arm.decoding, fused=arm.kind == "fused")
     if arm.kind == "http" and recipe.http:
         server = recipe.http.model_dump(include={"url", "model", "key_variable", "shots", "concurrency"})
         return TaggerSpec(vocabulary, Endpoint(examples=everything, constrained=arm.decoding != "free", **server))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from hangtag.catalogue.labelled import load_labelled
 from hangtag.constraint import Limits, TagConstraint
-from hangtag.evidence.fusion import Fusion
+from hangtag.evidence.fitted import load_fitted
+from hangtag.evidence.fusion import Fusion, WeighedSources
 from hangtag.evidence.loading import default_fusion, load_evidence
 from hangtag.language_model.calibration import Calibration
 from hangtag.language_model.examples import NearestLabelled, check_examples, default_limits, default_shots
 from hangtag.language_model.prompt import Budget, Prompter
-from hangtag.language_model.run import AnswerSettings, FineTunedRun, compile_answers, read_run
+from hangtag.language_model.run import AnswerSettings, FineTunedRun, compile_answers, fused_calibration, read_run
 from hangtag.language_model.shortlist import NearestVocabulary
 from hangtag.product import Product
 from hangtag.tagging import Tagger
@@ -156,10 +157,11 @@ def fine_tuned_tagger(
     decoding: Decoding = "set",
     limits: Limits | None = None,
     calibration: Calibration | None = None,
+    evidence: WeighedSources | None = None,
 ) -> GenerativeTagger:
     """Return a tagger over a fine-tuned model: the same prompt, spelling and limits as in its training.
 
-    `limits` None takes those of the training.
+    `limits` None takes those of the training. `evidence` leads its answers.
     """
     from hangtag.language_model.generative import GenerativeTagger
     from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
@@ -173,6 +175,7 @@ def fine_tuned_tagger(
         limits=limits or settings.limits,
         max_tokens=settings.max_tokens,
         calibration=calibration,
+        evidence=evidence,
     )
 
 
@@ -183,10 +186,12 @@ def load_run_tagger(
     weights: str = "model",
     decoding: Decoding = "set",
     limits: Limits | None = None,
+    fused: bool | None = None,
 ) -> GenerativeTagger:
     """Return the tagger that a run of `sft.train` made, with calibrated confidences.
 
-    `weights` is the folder in the run that `sft.export` wrote: `model`, or `model-int8`.
+    `fused` says whether the evidence that `sft.fuse` fitted leads it; None: where there is some. `weights` is the
+    folder in the run that `sft.export` wrote: `model`, or `model-int8`.
 
     Raises:
         DataError: the run is not complete, not exported, or not of a language model.
@@ -197,18 +202,25 @@ def load_run_tagger(
     folder, _ = trained.exported(weights)
     loaded = load_engine(str(folder), engine)
     loaded.name = trained.name
-    return run_tagger(trained, loaded, decoding=decoding, limits=limits)
+    return run_tagger(trained, loaded, decoding=decoding, limits=limits, fused=fused)
 
 
 def run_tagger(
-    trained: FineTunedRun, engine: Engine, *, decoding: Decoding = "set", limits: Limits | None = None
+    trained: FineTunedRun,
+    engine: Engine,
+    *,
+    decoding: Decoding = "set",
+    limits: Limits | None = None,
+    fused: bool | None = None,
 ) -> GenerativeTagger:
     """Return the tagger of a run over an engine that has its weights; see `load_run_tagger`.
 
     Raises:
-        DataError: its calibration is damaged.
+        DataError: its calibration or its evidence is damaged, or it has no evidence to be fused with.
     """
     files = trained.files
+    is_fused = decoding == "set" and trained.is_fused if fused is None else fused
+    calibration = fused_calibration(files) if is_fused else files.calibration
     return fine_tuned_tagger(
         engine,
         trained.vocabulary,
@@ -216,5 +228,6 @@ def run_tagger(
         template=files.prompt,
         decoding=decoding,
         limits=limits,
-        calibration=Calibration.load(files.calibration) if files.calibration.is_file() else None,
+        calibration=Calibration.load(calibration) if calibration.is_file() else None,
+        evidence=load_fitted(files.evidence, trained.vocabulary) if is_fused else None,
     )

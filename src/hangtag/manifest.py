@@ -55,6 +55,11 @@ class RunFiles:
         return self.folder / "calibration.json"
 
     @property
+    def evidence(self) -> Path:
+        """What `sft.fuse` fitted: weights, sources, and the calibration of fused answers; may be missing."""
+        return self.folder / "evidence"
+
+    @property
     def metrics(self) -> Path:
         """What was measured at the end of the training."""
         return self.folder / "metrics.json"

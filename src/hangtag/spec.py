@@ -18,7 +18,7 @@ from hangtag.catalogue.labelled import load_labelled
 from hangtag.config import Recipe
 from hangtag.constraint import Limits
 from hangtag.encoders.nearest import default_encoder_name
-from hangtag.errors import RecipeError
+from hangtag.errors import DataError, RecipeError
 from hangtag.evidence.fusion import Fusion
 from hangtag.evidence.loading import default_fusion
 from hangtag.language_model.examples import check_examples, default_limits, default_shots
@@ -36,7 +36,7 @@ from hangtag.loading import (
     run_tagger,
     split_examples,
 )
-from hangtag.manifest import file_sha256
+from hangtag.manifest import file_sha256, folder_sha256
 from hangtag.models import model_digest
 from hangtag.product import Product
 from hangtag.tagging import Tagger
@@ -140,6 +140,8 @@ class FineTuned:
     run: FineTunedRun
     weights: str = "model"
     decoding: Decoding = "set"
+    fused: bool = False
+    """Whether the evidence that `sft.fuse` fitted leads it."""
 
     @property
     def name(self) -> str:
@@ -150,19 +152,22 @@ class FineTuned:
         """See `TaggerSpec.identity`. Raises DataError: the run has no such weights."""
         _, digest = self.run.exported(self.weights)
         files = self.run.files
-        return {
+        described: dict[str, Any] = {
             "model": {"base": self.run.manifest.base_model, "sha256": digest},
             "prompt": {"template": file_sha256(files.prompt)},
             "settings": self.run.answers.model_dump(),
             "decoding": {"kind": self.decoding},
             "calibration": file_sha256(files.calibration) if files.calibration.is_file() else None,
         }
+        return described | {"evidence": folder_sha256(files.evidence)} if self.fused else described
 
     def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> GenerativeTagger:
         """See `TaggerSpec.load`; the run's own vocabulary counts."""
         if isinstance(engine, str):
-            return load_run_tagger(self.run, engine=engine, weights=self.weights, decoding=self.decoding)
-        return run_tagger(self.run, engine, decoding=self.decoding)
+            return load_run_tagger(
+                self.run, engine=engine, weights=self.weights, decoding=self.decoding, fused=self.fused
+            )
+        return run_tagger(self.run, engine, decoding=self.decoding, fused=self.fused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +342,12 @@ class TaggerOptions(Recipe):
                 raise RecipeError(f"--{name.replace('_', '-')} {value}: expected at least {low}")
         if self.run is not None:
             self._refuse(_OF_RUNS, "--run, which brings its own")
-            return of_run(self.run, weights=self.weights, decoding=self.decoding)
+            if isinstance(self.evidence, Path):
+                raise RecipeError(
+                    f"--evidence {self.evidence} cannot be combined with --run; take default or none"
+                )
+            fused = None if self.evidence == "default" else False
+            return of_run(self.run, weights=self.weights, decoding=self.decoding, fused=fused)
         if self.vocabulary is None:
             raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
         if self.endpoint is not None:
@@ -410,7 +420,6 @@ _OF_RUNS = (
     "prompt",
     "endpoint",
     "baseline",
-    "evidence",
 )
 # Baselines that learn from nothing but the vocabulary.
 _WITHOUT_LABELS = ("lexical", "evidence")
@@ -418,10 +427,19 @@ _WITHOUT_LABELS = ("lexical", "evidence")
 _OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
 
 
-def of_run(run: str | Path, *, weights: str = "model", decoding: Decoding = "set") -> TaggerSpec:
-    """Return the description of a run's tagger. Raises DataError: no completed run of a language model."""
+def of_run(
+    run: str | Path, *, weights: str = "model", decoding: Decoding = "set", fused: bool | None = None
+) -> TaggerSpec:
+    """Return the description of a run's tagger; `fused` None: led by evidence where the run has some.
+
+    Raises:
+        DataError: no completed run of a language model, or none with evidence.
+    """
     trained = read_run(run)
-    return TaggerSpec(trained.vocabulary, FineTuned(trained, weights, decoding))
+    is_led = trained.is_fused and decoding == "set" if fused is None else fused
+    if is_led and not trained.is_fused:
+        raise DataError(f"{run}: no evidence; fit it first: python -m sft.fuse --run {run} --data DIR")
+    return TaggerSpec(trained.vocabulary, FineTuned(trained, weights, decoding, is_led))
 
 
 def _evidence(fusion: Fusion, examples: Examples) -> dict[str, Any]:

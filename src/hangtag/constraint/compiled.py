@@ -254,6 +254,18 @@ class TagConstraint:
         self._check_distinct(positions)
         return spell(self._automaton, positions)
 
+    def tag_token(self, position: int, *, later: bool = False) -> int:
+        """Return the one token that spells a tag, as the first of an answer or a later one.
+
+        Raises:
+            ConstraintError: it takes several.
+        """
+        trie = self._later if later else self._first
+        tokens = trie.spelled(int(trie.rank[position]))
+        if len(tokens) > 1:
+            raise ConstraintError(f"tag {self.names[position]!r} has {len(tokens)} tokens; expected one")
+        return tokens[0]
+
     def decode(self, ids: Sequence[int]) -> list[str]:
         """Return the tags that the tokens of a whole answer spell.
 

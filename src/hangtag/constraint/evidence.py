@@ -44,7 +44,7 @@ class Evidence:
         values = np.asarray([*np.asarray(scores, np.float64), stop], np.float64)
         if np.isnan(values).any():
             raise ConstraintError("evidence: a score is NaN; expected log-odds")
-        self._odds = values[:-1]
+        self._odds = values[:-1] if sharpness != 1 else None
         self._values = (values * sharpness).clip(-MOST, MOST).astype(np.float32)
         self.scores: Floats = self._values[:-1].astype(np.float64)
         self.stop = float(self._values[-1])
@@ -56,8 +56,11 @@ class Evidence:
         return len(self.scores)
 
     def probability(self, position: int) -> float:
-        """Return how probable the tag at this position of the vocabulary is by the evidence alone."""
-        return float(1 / (1 + np.exp(-self._odds[position])))
+        """Return how probable the tag at this position of the vocabulary is by the evidence alone.
+
+        1 where the scores are as sharp as the model's: the pass's own confidence stands then.
+        """
+        return 1.0 if self._odds is None else float(1 / (1 + np.exp(-self._odds[position])))
 
     def to_text(self) -> str:
         """Return the scores as text for a request: base64 of float32, little-endian, `stop` last."""

@@ -31,10 +31,17 @@ class NearestTexts:
     def __init__(self, encoder: TextEncoder, texts: Sequence[str]) -> None:
         """Encode `texts`. Cost: one pass of the encoder over them."""
         self.encoder = encoder
-        self._vectors = encoder.encode(texts)
+        self.vectors = encoder.encode(texts)
+
+    @classmethod
+    def of_vectors(cls, encoder: TextEncoder, vectors: npt.NDArray[np.float32]) -> NearestTexts:
+        """Return texts that were encoded before, as their `vectors`."""
+        found = cls.__new__(cls)
+        found.encoder, found.vectors = encoder, vectors
+        return found
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self.vectors)
 
     def query(self, texts: Sequence[str], k: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
         """Return positions and cosines of the nearest texts, both of shape (texts, min(k, len(self))).
@@ -54,7 +61,7 @@ class NearestTexts:
         vectors = self.encoder.encode(texts)
         for start in range(0, len(texts), _QUERY_ROWS):
             # Rounded, so that equal texts are equally near however the product was summed up.
-            near = np.round(vectors[start : start + _QUERY_ROWS] @ self._vectors.T, 6)
+            near = np.round(vectors[start : start + _QUERY_ROWS] @ self.vectors.T, 6)
             rows = slice(start, start + len(near))
             positions[rows] = _largest(near, k)
             cosines[rows] = np.take_along_axis(near, positions[rows], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -83,6 +83,18 @@ class TransformersEngine:
         waiting = iter(requests)
         while batch := list(islice(waiting, self._batch_size)):
             yield from zip((request.key for request in batch), self._generate(batch, plan), strict=True)
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> list[Any]:
+        """Return the model's logits of each sequence of token ids, arrays of shape (tokens, vocabulary)."""
+        import torch
+
+        longest = max(map(len, sequences))
+        pad = self._model.generation_config.pad_token_id
+        ids = torch.tensor([[*one, *[pad] * (longest - len(one))] for one in sequences], device=self._model.device)
+        mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in sequences], device=ids.device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids, attention_mask=mask).logits.float().cpu().numpy()
+        return [row[: len(one)] for row, one in zip(logits, sequences, strict=True)]
 
     def _generate(self, batch: list[Request], plan: Plan) -> list[Generation]:
         prompts = [list(request.prompt) for request in batch]

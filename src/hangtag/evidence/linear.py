@@ -19,9 +19,9 @@ class LinearSource:
 
     def __init__(self, tagger: LinearTagger) -> None:
         """Take a fitted tagger."""
-        self._tagger = tagger
+        self.tagger = tagger
 
     def scores(self, products: Sequence[Product]) -> Scores:
         """See `Source.scores`."""
-        scores: Scores = self._tagger.log_odds(products)[:, :, None].astype(np.float32)
+        scores: Scores = self.tagger.log_odds(products)[:, :, None].astype(np.float32)
         return scores

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hangtag.baselines.facet_decoding import tag_matrix
+from hangtag.baselines.facet_decoding import BoolArray, tag_matrix
 from hangtag.baselines.nearest import votes
 from hangtag.encoders.nearest import NearestTexts, TextEncoder, default_encoder
 from hangtag.evidence.source import Scores
@@ -36,15 +36,22 @@ class NearestSource:
     ) -> None:
         """Embed the labelled products. `encoder` None stands for `default_encoder`."""
         texts = [example.text for example in examples]
-        self._texts = NearestTexts(encoder or default_encoder(texts), texts)
-        self._gold = tag_matrix((example.tags or () for example in examples), vocabulary)
+        self.texts = NearestTexts(encoder or default_encoder(texts), texts)
+        self.gold = tag_matrix((example.tags or () for example in examples), vocabulary)
+
+    @classmethod
+    def of(cls, texts: NearestTexts, gold: BoolArray) -> NearestSource:
+        """Return the source of texts that are embedded already, and what they hold, shape (texts, tags)."""
+        source = cls.__new__(cls)
+        source.texts, source.gold = texts, gold
+        return source
 
     def scores(self, products: Sequence[Product]) -> Scores:
         """See `Source.scores`. Cost: one forward pass of the encoder."""
-        positions, cosines = self._texts.query([product.text for product in products], _NEIGHBOURS)
-        shares = votes(positions, cosines, self._gold, _REACH)
+        positions, cosines = self.texts.query([product.text for product in products], _NEIGHBOURS)
+        shares = votes(positions, cosines, self.gold, _REACH)
         odds = np.log(shares + _SMOOTHING) - np.log(1 - shares + _SMOOTHING)
-        scores: Scores = np.stack((odds, odds * cosines[:, :1], odds * np.log(len(self._gold))), axis=2).astype(
+        scores: Scores = np.stack((odds, odds * cosines[:, :1], odds * np.log(len(self.gold))), axis=2).astype(
             np.float32
         )
         return scores

@@ -203,8 +203,8 @@ class GenerativeTagger:
         """Return the tagging that a generation says.
 
         `prefix` is that part of the answer which its prompt ended with, where that is not the plan's. Where
-        `evidence` led the answer, a tag's confidence is the pass's times the evidence's: sharpened for the
-        decision, the pass's alone would be next to one for nearly every tag.
+        sharpened `evidence` led the answer, a tag's confidence is the pass's times the evidence's: the pass's
+        alone would be next to one for nearly every tag.
         """
         if generation.error is not None:
             return self._tagging(product_id, status="error", reason=generation.error)

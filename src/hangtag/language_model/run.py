@@ -87,6 +87,11 @@ class FineTunedRun:
         """Its files."""
         return RunFiles(self.folder)
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether evidence was fitted for it."""
+        return self.files.evidence.is_dir()
+
     def exported(self, weights: str) -> tuple[Path, str]:
         """Return the folder of exported weights, `model` or `model-int8`, and their SHA-256.
 
@@ -102,6 +107,11 @@ class FineTunedRun:
                 f"python -m sft.export --run {self.folder}{how}"
             )
         return self.folder / weights, digest
+
+
+def fused_calibration(files: RunFiles) -> Path:
+    """Return where the calibration of fused answers is."""
+    return files.evidence / "calibration.json"
 
 
 def read_run(run: str | Path) -> FineTunedRun:
