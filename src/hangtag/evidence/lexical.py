@@ -30,7 +30,7 @@ class LexicalSource:
     lexical tagger); `stem`: only with other endings; `overlap` and `title_overlap`: the share of the tag's words
     that the text, the title has; `child`, `child_in_title`, `parent`: the same of tags below and above;
     `rival`: another tag of the facet is found, and this one is not; `denied`: found after "no", "without" and
-    their like. Endings are those of English.
+    their like; its words count nothing then. Endings are those of English.
     """
 
     name = "lexical"
@@ -101,7 +101,9 @@ class LexicalSource:
             if number == 0:
                 self._overlap(row[:, _TITLE_OVERLAP], stems)
         self._overlap(row[:, _OVERLAP], stems)
-        row[:, _STEM] *= (row[:, _FOUND] == 0) & (row[:, _DENIED] == 0)
+        is_denied = (row[:, _DENIED] > 0) & (row[:, _FOUND] == 0)
+        row[is_denied, _OVERLAP] = row[is_denied, _TITLE_OVERLAP] = 0
+        row[:, _STEM] *= (row[:, _FOUND] == 0) & ~is_denied
 
     def _overlap(self, shares: Scores, stems: set[str]) -> None:
         """Set each tag's share: that of the one of its terms with the largest."""
