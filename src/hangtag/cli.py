@@ -196,21 +196,41 @@ def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) 
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    products = []
+    products: list[Product] = []
+    bad: list[BadRow] = []
     for row in read_catalogue(arguments.labelled, parse_columns(arguments.map)):
         if isinstance(row, BadRow):
-            raise DataError(f"{arguments.labelled}:{row.line}: {row.reason}")
-        products.append(row)
+            bad.append(row)
+        else:
+            products.append(row)
+    if bad:
+        _say_some(f"{len(bad)} rows are no products and were left out", [f"{r.line}: {r.reason}" for r in bad])
     base = TagVocabulary.from_path(arguments.base) if arguments.base else None
     vocabulary = TagVocabulary.build(products, base=base)
+    spelling = {alias: tag.tag for tag in vocabulary for alias in tag.aliases}
+    written = {name for product in products for name in product.tags or ()}
+    if others := sorted(name for name in written if name not in vocabulary):
+        _say_some(
+            f"{len(others)} tags differ from another in case or Unicode form only and became its aliases",
+            [f"{name} of {spelling.get(name, '')}".removesuffix(" of ") for name in others],
+        )
     if arguments.limits:
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
+        tag_sets = ([spelling.get(name, name) for name in product.tags or ()] for product in products)
+        vocabulary = vocabulary.with_observed_limits(tag_sets)
     try:
         vocabulary.save(arguments.out)
     except OSError as error:
         raise DataError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
     _describe(vocabulary, arguments.out)
     return 0
+
+
+def _say_some(what: str, lines: Sequence[str], most: int = 20) -> None:
+    print(f"hangtag: {what}:", file=sys.stderr)
+    for line in lines[:most]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > most:
+        print(f"  and {len(lines) - most} more", file=sys.stderr)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -144,3 +144,19 @@ def test_parquet_types_come_as_python_values(tmp_path: Path) -> None:
         (1, {"title": "cup", "attributes": {"size": "L"}, "price": 1.5}),
         (2, {"title": None, "attributes": {}, "price": None}),
     ]
+
+
+def test_short_floats_keep_their_own_digits(tmp_path: Path) -> None:
+    table: Any = pa.table(
+        {
+            "price": pa.array([0.3, None], pa.float32()),
+            "sizes": pa.array([[0.1, 2.0], None], pa.list_(pa.float32())),
+            "weight": pa.array([0.2, 1.5], pa.float16()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = CatalogueRows([catalogue_file(tmp_path / "a.parquet")])
+    assert rows.read(5) == [
+        (1, {"price": 0.3, "sizes": [0.1, 2.0], "weight": 0.2}),
+        (2, {"price": None, "sizes": None, "weight": 1.5}),
+    ]

@@ -25,6 +25,20 @@ Row = tuple[int, dict[str, Any] | str]
 cannot be read."""
 
 
+class Unreadable(str):
+    """Why a row cannot be read. `cells` is what it holds all the same, U+FFFD for bytes that are no text."""
+
+    __slots__ = ("cells",)
+    cells: dict[str, Any]
+
+    @classmethod
+    def of(cls, reason: str, cells: dict[str, Any]) -> Unreadable:
+        """Return the reason with what the row holds."""
+        made = cls(reason)
+        made.cells = cells
+        return made
+
+
 class Position(NamedTuple):
     """Where reading goes on: the file's number, how many of its rows were read, and the byte after them (text)."""
 
@@ -191,7 +205,9 @@ def _json_row(raw: bytes) -> dict[str, Any] | str:
     try:
         row = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return f"not UTF-8 (byte {error.start} of the line); expected a JSON object in UTF-8"
+        reason = f"not UTF-8 (byte {error.start} of the line); expected a JSON object in UTF-8"
+        cells = _json_row(raw.decode("utf-8-sig", "replace").encode())
+        return reason if isinstance(cells, str) else Unreadable.of(reason, cells)
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error}); expected an object, got {raw[:60]!r}"
     if not isinstance(row, dict):
@@ -253,7 +269,11 @@ class _Csv:
                 if not all(map(str.isascii, values)) and any(
                     "\udc80" <= character <= "\udcff" for value in values for character in value
                 ):
-                    rows.append((self._row, "not UTF-8; expected a row in UTF-8"))
+                    readable = [
+                        value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for value in values
+                    ]
+                    cells = dict(zip(self._header, readable, strict=False))
+                    rows.append((self._row, Unreadable.of("not UTF-8; expected a row in UTF-8", cells)))
                 elif len(values) != width:
                     rows.append((self._row, f"{len(values)} columns, expected {width} as in the header"))
                 else:
@@ -319,7 +339,7 @@ class _Parquet:
             # Several times as fast as to_pylist, which makes a scalar of every value.
             texts: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
             return texts
-        values: list[Any] = column.to_pylist()
+        values: list[Any] = _in_own_digits(column).to_pylist()
         return [dict(value or ()) for value in values] if name in self._maps else values
 
     def read(self, count: int) -> list[Row]:
@@ -334,6 +354,20 @@ class _Parquet:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _in_own_digits(column: Any) -> Any:
+    """Return short floats as the shortest decimals that name them: 0.3 is not 0.300000011920929."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        is_short = pa.types.is_float32(kind.value_type) or pa.types.is_float16(kind.value_type)
+        text, number = pa.list_(pa.string()), pa.list_(pa.float64())
+    else:
+        is_short = pa.types.is_float32(kind) or pa.types.is_float16(kind)
+        text, number = pa.string(), pa.float64()
+    return column.cast(text).cast(number) if is_short else column
 
 
 _READERS: dict[str, type[_Reader]] = {
