@@ -1,8 +1,8 @@
 """The catalogue as it was read, with the tags beside it: `--join FILE`.
 
-Columns `tags` (list of text), `tag_confidences` (list of numbers) and `tag_status` are added, with `hangtag_` before
-a name that the input has already. CSV keeps the line ends of the input. A row that could not be read has what of it
-could be, at least its name.
+Columns `tags` (list of text), `tag_confidences` (list of numbers) and `tag_status` are added, with `hangtag_`
+before a name that the input has already. CSV keeps the line ends of the input. A row that could not be read has
+what of it could be, at least its name.
 """
 
 from __future__ import annotations

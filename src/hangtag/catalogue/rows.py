@@ -357,15 +357,15 @@ class _Parquet:
 
 
 def _in_own_digits(column: Any) -> Any:
-    """Return short floats as the shortest decimals that name them: 0.3 is not 0.300000011920929."""
+    """Return float32 as the shortest decimals that name them: 0.3 is not 0.300000011920929."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        is_short = pa.types.is_float32(kind.value_type) or pa.types.is_float16(kind.value_type)
+        is_short = pa.types.is_float32(kind.value_type)
         text, number = pa.list_(pa.string()), pa.list_(pa.float64())
     else:
-        is_short = pa.types.is_float32(kind) or pa.types.is_float16(kind)
+        is_short = pa.types.is_float32(kind)
         text, number = pa.string(), pa.float64()
     return column.cast(text).cast(number) if is_short else column
 
