@@ -29,7 +29,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,8 @@ from hangtag.bulk.output import Output
 from hangtag.bulk.parts import FORMATS
 from hangtag.catalogue.batch_files import product_of_request
 from hangtag.catalogue.files import STDIN, list_files
-from hangtag.catalogue.products import parse_columns
-from hangtag.catalogue.rows import ColumnMap, count_rows
-from hangtag.cli import add_tagger_arguments
+from hangtag.catalogue.rows import count_rows
+from hangtag.cli import add_reading_arguments, add_tagger_arguments, reading_options
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError, RecipeError
 from serve import catalogue_tagger
@@ -98,6 +97,18 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def _say_once() -> Callable[[str], None]:
+    """Return what says each line the first time only."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(f"serve.generate: {line}")
+
+    return tell
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -106,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="IN", help="the catalogue: files, folders, patterns, or -")
     parser.add_argument("output", type=Path, metavar="OUT", help="the output folder")
     add_tagger_arguments(parser, is_vocabulary_required=False)
+    add_reading_arguments(parser)
     catalogue_tagger.add_arguments(parser)
     form = parser.add_argument_group("output")
     form.add_argument(
@@ -173,7 +185,7 @@ def generate(
     identity = tagger.spec.identity()
     job = Job(
         files=files,
-        columns=ColumnMap(parse_columns(arguments.map)),
+        reading=reading_options(arguments, tagger.spec.vocabulary),
         context=context_digest(identity),
         model=tagger.spec.name,
         vocabulary=tagger.spec.vocabulary.fingerprint,
@@ -183,6 +195,7 @@ def generate(
         retry_errors=arguments.retry_errors,
         window=arguments.window,
         accept_at=arguments.accept_at,
+        say=_say_once(),
     )
     _check_first_rows(job)
     if arguments.plan:
@@ -280,11 +293,12 @@ def _check_first_rows(job: Job) -> None:
     if all(file.path != STDIN for file in job.files):
         chunks = read_chunks(
             job.files,
-            job.columns,
+            job.reading,
             RowKeys(job.context),
             part_rows=1,
             keep=[name for name, _ in job.keep],
             interpret=job.interpret,
+            say=job.say,
         )
         if next(chunks, None) is None:
             raise DataError(f"{job.files[0].name}: no rows; expected at least one product")

@@ -22,6 +22,8 @@ from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError
+from hangtag.formats.recognise import FORMAT_NAMES
+from hangtag.formats.rows import Reading
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
@@ -54,8 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     tag = commands.add_parser("tag", help="tag one text or the products of a file")
     what = tag.add_mutually_exclusive_group(required=True)
     what.add_argument("text", nargs="?", metavar="TEXT", help="the text of one product")
-    what.add_argument("--file", metavar="F", help="a catalogue: .jsonl, .csv (also .gz), .parquet, or - for stdin")
+    what.add_argument(
+        "--file", metavar="F", help="a catalogue in a format of docs/files.md, or - for JSON Lines on stdin"
+    )
     add_tagger_arguments(tag)
+    add_reading_arguments(tag)
     tag.add_argument(
         "--engine",
         choices=("transformers", "vllm"),
@@ -68,13 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="collect the tags of labelled products, with their counts")
-    build.add_argument("labelled", help="labelled products: .jsonl, .csv (also .gz) or .parquet")
+    build.add_argument("labelled", help="labelled products in a format of docs/files.md")
     build.add_argument("--out", required=True, metavar="F", help="the vocabulary to write, JSON")
     build.add_argument("--base", metavar="F", help="a vocabulary that gives facets, parents and aliases")
-    build.add_argument(
-        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="where a field is read from"
-    )
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
+    add_reading_arguments(build)
     build.set_defaults(command=_build)
     check = actions.add_parser("check", help="check a vocabulary and print its facets")
     check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
@@ -147,8 +150,51 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
         help="set: answers are correct sets; schema: the engine's JSON schema, repaired where it fails; "
         "free: no constraint (default: %(default)s)",
     )
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how files of products are read; `reading_options` reads them."""
+    group = parser.add_argument_group("reading products (docs/files.md)")
     group.add_argument(
         "--map", action="append", default=[], metavar="FIELD=COLUMN", help="read a product's field from a column"
+    )
+    group.add_argument(
+        "--from",
+        dest="from_format",
+        metavar="FORMAT",
+        help=f"the format of the file: {', '.join(FORMAT_NAMES)} (default: recognised by its header)",
+    )
+    group.add_argument("--encoding", metavar="E", help="of delimited text, such as cp1252 (default: recognised)")
+    group.add_argument(
+        "--delimiter", metavar="C", help="of delimited text: a character, or tab (default: recognised)"
+    )
+    group.add_argument(
+        "--variants",
+        choices=("joined", "separate"),
+        default="joined",
+        help="a product's variants: one product with all options, or each its own row (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tag-separator",
+        metavar="S",
+        help="what stands between the tags of a cell: a character, newline, or none (default: recognised)",
+    )
+    group.add_argument("--label-column", metavar="COLUMN", help="read a product's tags from this column")
+
+
+def reading_options(arguments: argparse.Namespace, vocabulary: TagVocabulary | None = None) -> Reading:
+    """Return what the options of `add_reading_arguments` say; the vocabulary's names help to tell tags apart.
+
+    Raises:
+        DataError: a mapping is refused.
+    """
+    given = vars(arguments)
+    names = ("encoding", "delimiter", "variants", "tag_separator", "label_column")
+    return Reading(
+        columns=parse_columns(arguments.map),
+        format=given["from_format"],
+        known_tags=frozenset(name.casefold() for name in vocabulary.names) if vocabulary else frozenset(),
+        **{name: given[name] for name in names},
     )
 
 
@@ -161,7 +207,8 @@ def tagger_options(arguments: argparse.Namespace) -> TaggerOptions:
 def _tag(arguments: argparse.Namespace) -> int:
     rows: list[Product | BadRow]
     if arguments.file:
-        rows = list(read_catalogue(arguments.file, parse_columns(arguments.map)))
+        vocabulary = TagVocabulary.from_path(arguments.vocabulary)
+        rows = list(read_catalogue(arguments.file, reading=reading_options(arguments, vocabulary), say=_say))
     elif text := normalise_text(arguments.text):
         rows = [Product(id="text", title=text)]
     else:
@@ -198,14 +245,14 @@ def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) 
 def _build(arguments: argparse.Namespace) -> int:
     products: list[Product] = []
     bad: list[BadRow] = []
-    for row in read_catalogue(arguments.labelled, parse_columns(arguments.map)):
+    base = TagVocabulary.from_path(arguments.base) if arguments.base else None
+    for row in read_catalogue(arguments.labelled, reading=reading_options(arguments, base), say=_say):
         if isinstance(row, BadRow):
             bad.append(row)
         else:
             products.append(row)
     if bad:
         _say_some(f"{len(bad)} rows are no products and were left out", [f"{r.line}: {r.reason}" for r in bad])
-    base = TagVocabulary.from_path(arguments.base) if arguments.base else None
     vocabulary = TagVocabulary.build(products, base=base)
     spelling = {alias: tag.tag for tag in vocabulary for alias in tag.aliases}
     written = {name for product in products for name in product.tags or ()}
@@ -225,8 +272,12 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _say(line: str) -> None:
+    print(f"hangtag: {line}", file=sys.stderr)
+
+
 def _say_some(what: str, lines: Sequence[str], most: int = 20) -> None:
-    print(f"hangtag: {what}:", file=sys.stderr)
+    _say(f"{what}:")
     for line in lines[:most]:
         print(f"  {line}", file=sys.stderr)
     if len(lines) > most:

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hangtag.catalogue.files import catalogue_file, changed_file, list_files
-from hangtag.catalogue.rows import CatalogueRows, Position, Row
+from hangtag.catalogue.rows import CatalogueRows
 from hangtag.errors import DataError
+from hangtag.formats.rows import Position, Row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ROWS = st.lists(st.fixed_dictionaries({"id": TEXT, "title": TEXT}), min_size=1, max_size=30)

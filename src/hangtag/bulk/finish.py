@@ -61,10 +61,11 @@ def plan_edition(
         {
             "context": job.context,
             "files": [[file.path, file.size, file.mtime_ns] for file in job.files],
-            "columns": job.columns.columns,
+            "columns": dict(job.reading.columns),
             "keep": [name for name, _ in job.keep],
             "format": format,
             "part_rows": job.part_rows,
+            **({"reading": job.reading.settings()} if job.reading.settings() else {}),
         },
         ensure_ascii=False,
         sort_keys=True,

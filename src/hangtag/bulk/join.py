@@ -24,10 +24,11 @@ from hangtag.bulk.output import Output
 from hangtag.bulk.rejoin import rows_with_answers
 from hangtag.bulk.writer import write_failure
 from hangtag.catalogue.files import CatalogueFile
-from hangtag.catalogue.rows import CatalogueRows, Unreadable
+from hangtag.catalogue.rows import CatalogueRows
 from hangtag.catalogue.tagging_columns import plain
 from hangtag.durable import sync_folder
 from hangtag.errors import DataError
+from hangtag.formats.rows import Unreadable
 
 ADDED = ("tags", "tag_confidences", "tag_status")
 _KINDS = (".jsonl", ".ndjson", ".csv", ".parquet")
@@ -58,18 +59,18 @@ class _Columns:
         """Return what the rows of all files have; JSON Lines are read to their end for it."""
         given: dict[str, None] = {}
         for file in job.files:
-            rows = CatalogueRows([file])
+            rows = CatalogueRows([file], None if job.interpret else job.reading)
             try:
                 while batch := rows.read(_READ_ROWS):
                     for _, row in batch:
                         given |= dict.fromkeys(row if isinstance(row, dict) else getattr(row, "cells", ()))
-                    if file.kind in (".csv", ".parquet") and given:
+                    if file.kind in (".csv", ".tsv", ".parquet") and given:
                         break
             finally:
                 rows.close()
         taken = {name.casefold() for name in given}
         tags, confidences, status = (f"hangtag_{name}" if name in taken else name for name in ADDED)
-        return cls(tuple(given) or (job.columns.columns.get("id", "id"),), (tags, confidences, status))
+        return cls(tuple(given) or (job.reading.columns.get("id", "id"),), (tags, confidences, status))
 
 
 def write_joined(output: Output, edition: EditionRecord, job: Job, path: Path) -> None:
@@ -107,12 +108,12 @@ def _joined(output: Output, edition: EditionRecord, job: Job, columns: _Columns)
         ids = table.column("id").to_pylist()
         answers = plain(table).select(["tags", "status"]).to_pylist()
         joined = []
-        for (_, row), row_id, answer in zip(rows, ids, answers, strict=True):
+        for (row, _), row_id, answer in zip(rows, ids, answers, strict=True):
             tags, confidences = ([tag[name] for tag in answer["tags"]] for name in ("tag", "confidence"))
             added = dict(zip(columns.added, (tags, confidences, answer["status"]), strict=True))
             if isinstance(row, str):
                 cells = row.cells if isinstance(row, Unreadable) else {}
-                row = {job.columns.columns.get("id", "id"): row_id} | cells
+                row = {job.reading.columns.get("id", "id"): row_id} | cells
             joined.append(row | added)
         yield joined
 
@@ -136,7 +137,7 @@ def _write_csv(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job, co
 
 
 def _line_end(file: CatalogueFile) -> str:
-    if file.kind != ".csv":
+    if file.kind not in (".csv", ".tsv"):
         return "\n"
     with file.open() as stream:
         return "\r\n" if stream.readline().endswith(b"\r\n") else "\n"

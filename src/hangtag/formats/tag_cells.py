@@ -1,0 +1,99 @@
+"""Tags in one cell: a JSON list, a Python list, or names with something between them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+SEPARATORS = {"\n": "line break", "|": "|", ";": ";", ",": ",", "#": "#"}
+WHOLE = ""
+"""The separator of cells that hold one tag each."""
+
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
+
+def separator_of(option: str) -> str:
+    """Return the separator that an option names: itself, or that of `newline`, `tab`, `none`."""
+    return {"newline": "\n", "\\n": "\n", "tab": "\t", "\\t": "\t", "none": WHOLE}.get(option, option)
+
+
+def choose_separator(cells: Iterable[str], known: frozenset[str] = frozenset()) -> str | None:
+    """Return what stands between the tags of a column, None where every cell is a list or empty.
+
+    With `known` tags (in small letters) it is what makes the most pieces known, else what stands in the most
+    cells; of equals the rarer one in names.
+
+    >>> choose_separator(["red; blue", "Shirts, T-shirts; red"])
+    ';'
+    >>> choose_separator(["hats, caps", "red"], frozenset({"hats, caps", "red"}))
+    ''
+    """
+    texts = [cell for cell in cells if cell.strip() and not cell.lstrip().startswith("[")]
+    if not texts:
+        return None
+    if known:
+        shares = {}
+        for separator in (WHOLE, *SEPARATORS):
+            pieces = [piece.casefold() for cell in texts for piece in _split(cell, separator)]
+            shares[separator] = sum(piece in known for piece in pieces) / len(pieces)
+        best = max(shares, key=lambda separator: shares[separator])
+        if shares[best]:
+            return best
+    held = Counter(separator for cell in texts for separator in SEPARATORS if separator in cell.strip())
+    order = list(SEPARATORS)
+    return min(held, key=lambda separator: (-held[separator], order.index(separator)), default=WHOLE)
+
+
+def split_tags(cell: str, separator: str | None) -> list[Any]:
+    """Return the tags of a cell, each once.
+
+    A list is read as JSON, then as Python writes it (numpy's form without commas too); other text is split at
+    `separator`, where a backslash stands before it, it is part of a name. None: the cell must be a list.
+
+    Raises:
+        ValueError: the cell looks like a list and is none.
+
+    >>> split_tags("['a' 'b']", ",")
+    ['a', 'b']
+    >>> split_tags("red, blue\\\\, dark", ",")
+    ['red', 'blue, dark']
+    """
+    text = cell.strip()
+    if text.startswith("["):
+        return _listed(text)
+    if separator is None and text:
+        raise ValueError(f"tags: got {text!r:.60}, expected a JSON list")
+    return list(dict.fromkeys(_split(text, separator or WHOLE)))
+
+
+def _listed(text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        # Not ast.literal_eval of the whole, which makes one string of the list ['a' 'b'].
+        between = _STRING.sub("", text).strip()
+        if not between.startswith("[") or not between.endswith("]") or between[1:-1].strip(", \n\r\t"):
+            raise ValueError(f"tags: got {text!r:.60}, expected a list") from None
+        return [str(ast.literal_eval(piece)) for piece in _STRING.findall(text)]
+    return value if isinstance(value, list) else [value]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    if not separator:
+        pieces = [text]
+    elif "\\" in text:
+        escaped = re.split(rf"(?<!\\){re.escape(separator)}", text)
+        pieces = [piece.replace("\\" + separator, separator) for piece in escaped]
+    else:
+        pieces = text.split(separator)
+    return [piece for piece in (piece.strip() for piece in pieces) if piece]
+
+
+def join_tags(tags: Iterable[str], separator: str, *, is_escaped: bool = False) -> str:
+    """Return tags as one cell; with `is_escaped` a backslash stands before a separator in a name."""
+    glue = separator if separator == "\n" else f"{separator} "
+    return glue.join(tag.replace(separator, "\\" + separator) if is_escaped else tag for tag in tags)
