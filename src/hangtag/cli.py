@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import get_args
 
 from hangtag.bulk.review import read_decisions, write_labelled
+from hangtag.catalogue.files import STDIN, catalogue_file
 from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
+from hangtag.catalogue.write_back import TARGETS, WriteBack
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError
 from hangtag.formats.recognise import FORMAT_NAMES
@@ -68,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         help="transformers starts in seconds, vllm pays from about 100 products on (default: %(default)s)",
     )
     tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
+    add_write_back_arguments(tag)
+    tag.add_argument("--out", type=Path, metavar="F", help="the file to write, with --to")
+    tag.add_argument("--diff", action="store_true", help="with --to: list what would change, and write nothing")
     tag.set_defaults(command=_tag)
 
     vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
@@ -182,6 +187,22 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-column", metavar="COLUMN", help="read a product's tags from this column")
 
 
+def add_write_back_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how tags are written back."""
+    group = parser.add_argument_group("writing back (docs/files.md)")
+    group.add_argument(
+        "--to",
+        choices=TARGETS,
+        help="write the file back with its tags, every other cell as it was; of another kind: its products",
+    )
+    group.add_argument(
+        "--merge",
+        choices=("add", "replace"),
+        default="add",
+        help="with --to: new tags come after those that a product has, or take their place (default: %(default)s)",
+    )
+
+
 def reading_options(arguments: argparse.Namespace, vocabulary: TagVocabulary | None = None) -> Reading:
     """Return what the options of `add_reading_arguments` say; the vocabulary's names help to tell tags apart.
 
@@ -206,9 +227,12 @@ def tagger_options(arguments: argparse.Namespace) -> TaggerOptions:
 
 def _tag(arguments: argparse.Namespace) -> int:
     rows: list[Product | BadRow]
+    target: WriteBack | None = None
     if arguments.file:
         vocabulary = TagVocabulary.from_path(arguments.vocabulary)
-        rows = list(read_catalogue(arguments.file, reading=reading_options(arguments, vocabulary), say=_say))
+        reading = reading_options(arguments, vocabulary)
+        target = _write_back(arguments, reading)
+        rows = list(read_catalogue(arguments.file, reading=reading, say=_say))
     elif text := normalise_text(arguments.text):
         rows = [Product(id="text", title=text)]
     else:
@@ -218,9 +242,42 @@ def _tag(arguments: argparse.Namespace) -> int:
     if arguments.json:
         for tagging in taggings:
             print(tagging.to_json())
-    else:
+    if target is not None:
+        _write(target, taggings, arguments)
+    elif not arguments.json:
         _print_table(rows, taggings)
     return 0
+
+
+def _write_back(arguments: argparse.Namespace, reading: Reading) -> WriteBack | None:
+    if arguments.to is None:
+        if arguments.diff or arguments.out:
+            raise DataError(f"--diff and --out go with --to; expected one of {', '.join(TARGETS)}")
+        return None
+    if arguments.out is None and not arguments.diff:
+        raise DataError("--to without --out; name the file to write, or list the changes with --diff")
+    if arguments.file == STDIN:
+        raise DataError("standard input can be read once only; --to needs a file")
+    return WriteBack(catalogue_file(arguments.file), reading, arguments.to, is_merged=arguments.merge == "add")
+
+
+def _write(target: WriteBack, taggings: Sequence[Tagging], arguments: argparse.Namespace) -> None:
+    without = sum(tagging.status != "ok" for tagging in taggings)
+    if arguments.diff:
+        changed = 0
+        for change in target.changes(taggings):
+            if change.added or change.removed:
+                changed += 1
+                marks = [*(f"+ {tag}" for tag in change.added), *(f"- {tag}" for tag in change.removed)]
+                print(f"{change.id}: {', '.join(marks)}")
+        where = "nothing written"
+    else:
+        changed = target.write(taggings, arguments.out)
+        where = str(arguments.out)
+    _say(f"{where}: {len(taggings)} products, {changed} with other tags than before, {without} without a tagging")
+    for tagging in taggings:
+        if tagging.status != "ok":
+            _say(f"{tagging.id}: {tagging.status}: {tagging.reason}")
 
 
 def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) -> None:

@@ -122,7 +122,7 @@ class _Values:
 
         self._maps = frozenset(n for n in present if pa.types.is_map(schema.field(n).type))
         self._texts = frozenset(n for n in present if pa.types.is_string(schema.field(n).type))
-        self._labels = {name: names for name, names in _class_labels(schema.metadata).items() if name in present}
+        self._labels = {name: names for name, names in class_labels(schema.metadata).items() if name in present}
 
     def rows(self, batch: Any) -> Iterator[dict[str, Any]]:
         """Yield the rows of a batch."""
@@ -138,7 +138,7 @@ class _Values:
             return texts
         values: list[Any] = _in_own_digits(column).to_pylist()
         if name in self._labels:
-            return [_named(value, self._labels[name]) for value in values]
+            return [named(value, self._labels[name]) for value in values]
         return [dict(value or ()) for value in values] if name in self._maps else values
 
 
@@ -153,7 +153,7 @@ def _present(names: list[str], columns: frozenset[str] | None, source: str) -> l
     return present
 
 
-def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+def class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
     """Return the names of each column of labels, as `datasets` notes them in a file's schema."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
@@ -167,9 +167,10 @@ def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]
     return found
 
 
-def _named(value: Any, names: list[str]) -> Any:
+def named(value: Any, names: list[str]) -> Any:
+    """Return the name that a label's number stands for, or the names of a list of numbers."""
     if isinstance(value, list):
-        return [_named(item, names) for item in value]
+        return [named(item, names) for item in value]
     # -1 is how `datasets` writes a missing label.
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
 

@@ -47,18 +47,24 @@ class Dialect(NamedTuple):
 
 
 class DelimitedRows:
-    """The rows of a delimited file. Raises DataError: a column stands twice in the header."""
+    """The rows of a delimited file. With `is_exact`, `raw` is the text of the last row read.
 
-    def __init__(self, source: Source, dialect: Dialect, start: Position) -> None:
+    Raises:
+        DataError: a column stands twice in the header.
+    """
+
+    def __init__(self, source: Source, dialect: Dialect, start: Position, *, is_exact: bool = False) -> None:
         # A field of a catalogue may be longer than the module's default of 128 kB.
         csv.field_size_limit(1 << 30)
         self._dialect = dialect
         self._stream: Any = source.open()
         self.offset = 0
         if dialect.is_wrapped:
-            self._stream = io.TextIOWrapper(self._stream, dialect.encoding, "replace", newline="")
+            self._stream = io.TextIOWrapper(self._stream, dialect.encoding, "surrogatepass", newline="")
         self._again: deque[Any] = deque()
         self._record: list[Any] = []
+        self._before: list[Any] = []
+        self._is_exact = is_exact
         self._row = 0
         self._is_done = False
         try:
@@ -82,12 +88,13 @@ class DelimitedRows:
         try:
             if not self._dialect.is_wrapped and self._stream.peek(3)[:3] == b"\xef\xbb\xbf":
                 self.offset = len(self._stream.read(3))
-            for line in islice(iter(self._stream.readline, None), self._dialect.first_line):
-                self.offset += len(line)
+            passed = list(islice(iter(self._stream.readline, None), self._dialect.first_line))
+            self.offset += sum(map(len, passed))
             header = next(csv.reader(self._lines(), **self._format()), [])
         except (csv.Error, *DAMAGE) as error:
             raise DataError(f"{name}: not CSV ({error})") from None
         self._count_bytes()
+        self._before[:0] = passed
         header = [column.lstrip("\ufeff") or f"column {n}" for n, column in enumerate(header, start=1)]
         for column in header:
             if header.count(column) > 1:
@@ -116,7 +123,19 @@ class DelimitedRows:
             record.append(line)
             yield line if is_wrapped else line.decode(encoding, "surrogateescape")
 
+    @property
+    def raw(self) -> str:
+        """The last row (at first: the header and what stands before it) as it is written, its line end too.
+
+        Bytes that are no text of the encoding are lone surrogates (`surrogateescape`).
+        """
+        if self._dialect.is_wrapped:
+            return "".join(self._before)
+        return b"".join(self._before).decode(self._dialect.encoding, "surrogateescape")
+
     def _count_bytes(self) -> None:
+        if self._is_exact:
+            self._before[:] = self._record
         if not self._dialect.is_wrapped:
             self.offset += sum(map(len, self._record))
         self._record.clear()
@@ -240,9 +259,10 @@ def _encoding(head: bytes, given: str | None, name: str) -> tuple[str, list[str]
             raise DataError(
                 f"--encoding {given!r}: no such encoding; expected for example utf-8 or cp1252"
             ) from None
-        return given.lower(), []
+        # The mark of byte order then stays a part of the text, and is written back as it was.
+        return (_wide(head) if "".encode(given) == "".encode("utf-16") else given.lower()), []
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16", ["encoding UTF-16"]
+        return _wide(head), ["encoding UTF-16"]
     lines = [line for line in head[: head.rfind(b"\n") + 1 or len(head)].split(b"\n") if not line.isascii()]
     num_other = sum(not _is_utf8(line) for line in lines)
     if num_other <= len(lines) - num_other:
@@ -257,6 +277,10 @@ def _encoding(head: bytes, given: str | None, name: str) -> tuple[str, list[str]
         best = from_bytes(head).best()
         guess = "cp1252" if best is None else best.encoding
     return guess, [f"encoding {guess} (a guess; --encoding overrides it)"]
+
+
+def _wide(head: bytes) -> str:
+    return "utf-16-be" if head.startswith(b"\xfe\xff") else "utf-16-le"
 
 
 def _is_western(text: bytes) -> bool:

@@ -15,6 +15,7 @@ from hangtag.formats.fields import Cells, Format, canonical_names
 from hangtag.formats.google import Google
 from hangtag.formats.html_text import is_available, looks_like_html
 from hangtag.formats.json_rows import JsonArray, JsonLines
+from hangtag.formats.label_studio import LabelStudio
 from hangtag.formats.magento import Magento
 from hangtag.formats.openfoodfacts import OpenFoodFacts
 from hangtag.formats.plain import Plain
@@ -22,6 +23,7 @@ from hangtag.formats.rows import (
     Position,
     Reader,
     Reading,
+    Row,
     Source,
     canonical,
     check_columns,
@@ -35,7 +37,15 @@ from hangtag.formats.woocommerce import WooCommerce
 from hangtag.formats.workbook import workbook_rows
 
 PLAIN = Plain()
-FORMATS: tuple[Format, ...] = (Shopify(), WooCommerce(), Magento(), Google(), OpenFoodFacts(), PLAIN)
+FORMATS: tuple[Format, ...] = (
+    Shopify(),
+    WooCommerce(),
+    Magento(),
+    Google(),
+    OpenFoodFacts(),
+    LabelStudio(),
+    PLAIN,
+)
 FORMAT_NAMES = tuple(form.name for form in FORMATS)
 _SAMPLE_ROWS = 200
 _CONTAINERS = {
@@ -48,14 +58,23 @@ _CONTAINERS = {
 class Recognised:
     """What a file is: its container, how text in it is written, the format of its rows, what separates tags.
 
-    `separator` None: tags are lists. `notes` is what was recognised or guessed, "" where nothing was.
+    `header` is what the columns are called, empty where no row was looked at. `separator` None: tags are lists.
+    `notes` is what was recognised or guessed, "" where nothing was.
     """
 
     container: str
     dialect: Dialect
     form: Format
+    header: tuple[str, ...]
     separator: str | None
     notes: str
+
+    def tag_column(self, reading: Reading) -> str:
+        """Return the column that tags are written to; a new one where the header has none."""
+        named = reading.label_column or reading.columns.get("tags")
+        wanted = (named,) if named else self.form.tag_columns
+        there = (column_of(self.header, name) for name in wanted)
+        return next((column for column in there if column is not None), wanted[-1])
 
     def product_fields(self, reading: Reading, row: dict[str, Any]) -> Mapping[str, Any]:
         """Return the fields of the product that a row describes.
@@ -88,7 +107,7 @@ def recognise(source: Source, reading: Reading, *, is_raw: bool = False) -> Reco
     is_text = container == "delimited"
     dialect = recognise_dialect(source, reading) if is_text else Dialect(delimiter="", encoding="")
     sample = [] if source.path == "-" or is_raw else list(_sample(source, container, dialect))
-    header = tuple(sample[0]) if sample else ()
+    header = tuple(dict.fromkeys(name for row in sample for name in row))
     names = canonical_names(header)
     form = next(
         form for form in FORMATS
@@ -101,7 +120,7 @@ def recognise(source: Source, reading: Reading, *, is_raw: bool = False) -> Reco
     separator, note = _separator(form, reading, sample)
     notes += note
     notes += _html_note(form, sample)
-    return Recognised(container, dialect, form, separator, "; ".join(notes))
+    return Recognised(container, dialect, form, header, separator, "; ".join(notes))
 
 
 def _container(source: Source) -> str:
@@ -155,7 +174,7 @@ def open_reader(
     form, is_separate = found.form, reading.variants == "separate"
     only = columns if form is PLAIN else None
 
-    def rows() -> Iterator[dict[str, Any] | str]:
+    def rows() -> Iterator[Row]:
         return every_row(_open_container(source, found.container, found.dialect, None, Position()))
 
     if form.grouping == "adjacent":
@@ -166,7 +185,8 @@ def open_reader(
 
 
 def check_first_row(name: str, found: Recognised, reading: Reading, row: dict[str, Any]) -> None:
-    """Refuse a file whose first row lacks the columns that a product needs. Raises DataError."""
+    """Refuse a file whose first rows lack the columns that a product needs. Raises DataError."""
+    row = dict.fromkeys(found.header) | row
     check_columns(reading, row, name)
     if found.form is PLAIN and not reading.columns and not canonical_names(row) & {"title", "description"}:
         raise DataError(

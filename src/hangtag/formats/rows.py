@@ -37,20 +37,26 @@ class Unreadable(str):
 class ShopRow(dict[str, Any]):
     """The row of a product in a file where a product may have several: `others` are the rows of its variants.
 
-    `own_id` is the id of a variant that stands for itself.
+    `own_id` is the id of a variant that stands for itself, `number` that of the row in the file.
     """
 
-    __slots__ = ("others", "own_id")
+    __slots__ = ("number", "others", "own_id")
     others: list[dict[str, Any]]
     own_id: str | None
+    number: int
 
     @classmethod
     def of(
-        cls, row: Mapping[str, Any], others: Iterable[dict[str, Any]] = (), *, own_id: str | None = None
+        cls,
+        row: Mapping[str, Any],
+        number: int,
+        others: Iterable[dict[str, Any]] = (),
+        *,
+        own_id: str | None = None,
     ) -> ShopRow:
         """Return the row with the rows that belong to it."""
         made = cls(row)
-        made.others, made.own_id = list(others), own_id
+        made.number, made.others, made.own_id = number, list(others), own_id
         return made
 
 

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 SEPARATORS = {"\n": "line break", "|": "|", ";": ";", ",": ",", "#": "#"}
@@ -65,6 +65,9 @@ def split_tags(cell: str, separator: str | None) -> list[Any]:
     text = cell.strip()
     if text.startswith("["):
         return _listed(text)
+    if text.startswith('{"choices"'):
+        # Label Studio's CSV: one choice stands bare, several stand in an object.
+        return _listed(json.dumps(json.loads(text)["choices"]))
     if separator is None and text:
         raise ValueError(f"tags: got {text!r:.60}, expected a JSON list")
     return list(dict.fromkeys(_split(text, separator or WHOLE)))
@@ -93,7 +96,20 @@ def _split(text: str, separator: str) -> list[str]:
     return [piece for piece in (piece.strip() for piece in pieces) if piece]
 
 
-def join_tags(tags: Iterable[str], separator: str, *, is_escaped: bool = False) -> str:
-    """Return tags as one cell; with `is_escaped` a backslash stands before a separator in a name."""
-    glue = separator if separator == "\n" else f"{separator} "
-    return glue.join(tag.replace(separator, "\\" + separator) if is_escaped else tag for tag in tags)
+def join_tags(tags: Sequence[str], separator: str | None, *, is_escaped: bool = False) -> str:
+    """Return tags as one cell that `split_tags` reads back.
+
+    With `is_escaped` a backslash stands before a separator in a name. Without that, and without a separator, what
+    would not be read back is a JSON list.
+
+    >>> join_tags(["red", "blue"], ","), join_tags(["soft, warm"], ",")
+    ('red, blue', '["soft, warm"]')
+    """
+    if not tags:
+        return ""
+    if is_escaped and separator:
+        return f"{separator} ".join(tag.replace(separator, "\\" + separator) for tag in tags)
+    glue = {"\n": "\n", "#": " #"}.get(separator or "", f"{separator} ")
+    if not separator or any(separator in tag or tag.startswith("[") or "\\" in tag for tag in tags):
+        return json.dumps(list(tags), ensure_ascii=False)
+    return ("#" if separator == "#" else "") + glue.join(tags)

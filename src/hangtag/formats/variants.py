@@ -14,6 +14,7 @@ from hangtag.formats.rows import Position, Reader, Row, ShopRow
 
 _BATCH = 512
 Rows = Iterator[dict[str, Any] | str]
+Numbered = Iterator[Row]
 
 
 class IteratedRows:
@@ -38,45 +39,50 @@ class IteratedRows:
             close()
 
 
-def every_row(reader: Reader) -> Rows:
-    """Yield the rows of a reader, which is closed at the end."""
+def every_row(reader: Reader) -> Numbered:
+    """Yield the rows of a reader with their numbers; it is closed at the end."""
     try:
         while batch := reader.read(_BATCH):
-            for _, row in batch:
-                yield row
+            yield from batch
     finally:
         reader.close()
 
 
-def adjacent(rows: Rows, form: Format, *, is_separate: bool) -> Rows:
+def adjacent(rows: Numbered, form: Format, *, is_separate: bool) -> Rows:
     """Yield a row for each run of rows with one key; what cannot be read comes after the run it stands in."""
-    first: dict[str, Any] | None = None
+    first: Row | None = None
     others: list[dict[str, Any]] = []
     bad: list[str] = []
-    for row in rows:
+    for number, row in rows:
         if isinstance(row, str):
             bad.append(row)
             continue
-        if first is not None and form.key(row) == form.key(first) and form.parent(row) is not None:
+        if first is not None and form.key(row) == form.key(_cells(first)) and form.parent(row) is not None:
             others.append(row)
             continue
         if first is not None:
             yield from _product(first, others, form, is_separate)
         yield from bad
-        first, others, bad = row, [], []
+        first, others, bad = (number, row), [], []
     if first is not None:
         yield from _product(first, others, form, is_separate)
     yield from bad
 
 
-def _product(first: dict[str, Any], others: list[dict[str, Any]], form: Format, is_separate: bool) -> Rows:
+def _cells(row: Row) -> dict[str, Any]:
+    assert isinstance(row[1], dict)
+    return row[1]
+
+
+def _product(first: Row, others: list[dict[str, Any]], form: Format, is_separate: bool) -> Rows:
+    number, cells = first[0], _cells(first)
     if not is_separate:
-        yield ShopRow.of(first, others)
+        yield ShopRow.of(cells, number, others)
         return
-    yield ShopRow.of(first, own_id=form.own_id(first) or None)
+    yield ShopRow.of(cells, number, own_id=form.own_id(cells) or None)
     for row in others:
         if own := form.own_id(row):
-            yield ShopRow.of(_completed(first, row), own_id=own)
+            yield ShopRow.of(_completed(cells, row), number, own_id=own)
 
 
 def _completed(product: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
@@ -84,42 +90,43 @@ def _completed(product: dict[str, Any], variant: dict[str, Any]) -> dict[str, An
     return product | {name: value for name, value in variant.items() if value not in ("", None)}
 
 
-def by_parent(open_rows: Callable[[], Rows], form: Format, *, is_separate: bool) -> Rows:
+def by_parent(open_rows: Callable[[], Numbered], form: Format, *, is_separate: bool) -> Rows:
     """Yield a row for each product of a file in which variants name their product, wherever they stand.
 
     The file is read twice. Between, variants (or products, where these stand for themselves) lie in a temporary
     database on disk, so that memory stays flat.
     """
     with closing(sqlite3.connect("")) as store:
-        store.execute("CREATE TABLE product (key TEXT PRIMARY KEY, row TEXT) WITHOUT ROWID")
-        store.execute("CREATE TABLE variant (parent TEXT, number INTEGER, row TEXT)")
-        for number, row in enumerate(open_rows()):
-            if isinstance(row, str):
-                continue
-            parent = form.parent(row)
-            if parent is None:
-                text = json.dumps(row, default=str) if is_separate else ""
-                keys = ((key, text) for key in form.key(row))
-                store.executemany("INSERT OR IGNORE INTO product VALUES (?, ?)", keys)
-            elif not is_separate:
-                store.execute(
-                    "INSERT INTO variant VALUES (?, ?, ?)", (parent, number, json.dumps(row, default=str))
-                )
-        store.execute("CREATE INDEX of_parent ON variant (parent, number)")
-        for row in open_rows():
+        _gather(store, open_rows(), form, is_separate)
+        for number, row in open_rows():
             if isinstance(row, str):
                 yield row
                 continue
             parent = form.parent(row)
             if parent is None:
-                yield ShopRow.of(row, _variants(store, form.key(row)))
+                yield ShopRow.of(row, number, _variants(store, form.key(row)))
                 continue
             found = store.execute("SELECT row FROM product WHERE key = ?", (parent,)).fetchone()
             if found is None:
                 own = form.own_id(row) or "a row"
                 yield f"{own}: a variation whose Parent {parent!r} is no product of the file"
             elif is_separate:
-                yield ShopRow.of(_completed(json.loads(found[0]), row), own_id=form.own_id(row) or None)
+                yield ShopRow.of(_completed(json.loads(found[0]), row), number, own_id=form.own_id(row) or None)
+
+
+def _gather(store: sqlite3.Connection, rows: Numbered, form: Format, is_separate: bool) -> None:
+    store.execute("CREATE TABLE product (key TEXT PRIMARY KEY, row TEXT) WITHOUT ROWID")
+    store.execute("CREATE TABLE variant (parent TEXT, number INTEGER, row TEXT)")
+    for number, row in rows:
+        if isinstance(row, str):
+            continue
+        parent, text = form.parent(row), json.dumps(row, default=str)
+        if parent is None:
+            keys = ((key, text if is_separate else "") for key in form.key(row))
+            store.executemany("INSERT OR IGNORE INTO product VALUES (?, ?)", keys)
+        elif not is_separate:
+            store.execute("INSERT INTO variant VALUES (?, ?, ?)", (parent, number, text))
+    store.execute("CREATE INDEX of_parent ON variant (parent, number)")
 
 
 def _variants(store: sqlite3.Connection, keys: tuple[str, ...]) -> list[dict[str, Any]]:
