@@ -30,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,13 @@ from hangtag.bulk.parts import FORMATS
 from hangtag.catalogue.batch_files import product_of_request
 from hangtag.catalogue.files import STDIN, list_files
 from hangtag.catalogue.rows import count_rows
-from hangtag.cli import add_reading_arguments, add_tagger_arguments, reading_options
+from hangtag.catalogue.write_back import WriteBack
+from hangtag.cli import (
+    add_reading_arguments,
+    add_tagger_arguments,
+    add_write_back_arguments,
+    reading_options,
+)
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError, RecipeError
 from serve import catalogue_tagger
@@ -136,8 +143,9 @@ def parser() -> argparse.ArgumentParser:
         "--join",
         type=Path,
         metavar="F",
-        help="also write IN with tags: .parquet, .csv or .jsonl (the last two also .gz)",
+        help="also write IN with tags: .parquet, .csv or .jsonl (the last two also .gz); with --to as that says",
     )
+    add_write_back_arguments(parser)
     form.add_argument(
         "--accept-at",
         type=float,
@@ -198,6 +206,10 @@ def generate(
         say=_say_once(),
     )
     _check_first_rows(job)
+    if arguments.to is not None:
+        if len(files) > 1 or job.interpret is not None:
+            raise RecipeError("--to writes one file back; give one file, or --join without --to")
+        WriteBack(files[0], job.reading, arguments.to)
     if arguments.plan:
         from serve.catalogue_plan import measure
 
@@ -268,7 +280,13 @@ def _write_extras(output: Output, edition: EditionRecord, job: Job, arguments: a
         from hangtag.bulk.review import split
 
         split(output, edition, job, accept_at=arguments.accept_at, form=arguments.review_format)
-    if arguments.join is not None:
+    if arguments.join is not None and arguments.to is not None:
+        from hangtag.bulk.rejoin import taggings_of
+
+        target = WriteBack(job.files[0], job.reading, arguments.to, is_merged=arguments.merge == "add")
+        changed = target.write(partial(taggings_of, output, edition), arguments.join)
+        output.say(f"{arguments.join}: {changed} products with other tags than before")
+    elif arguments.join is not None:
         from hangtag.bulk.join import write_joined
 
         write_joined(output, edition, job, arguments.join)
@@ -280,10 +298,12 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             raise RecipeError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
     if arguments.accept_at is not None and not 0 <= arguments.accept_at <= 1:
         raise RecipeError(f"--accept-at {arguments.accept_at}: expected a confidence from 0 to 1")
-    if arguments.join is not None:
+    if arguments.join is not None and arguments.to is None:
         from hangtag.bulk.join import check_target
 
         check_target(arguments.join)
+    if arguments.to is not None and arguments.join is None:
+        raise RecipeError("--to without --join; name the file to write")
     if STDIN in arguments.inputs and (arguments.join or arguments.accept_at is not None or arguments.plan):
         raise RecipeError("standard input can be read once only; --join, --accept-at and --plan need files")
 

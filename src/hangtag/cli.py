@@ -176,8 +176,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--variants",
         choices=("joined", "separate"),
-        default="joined",
-        help="a product's variants: one product with all options, or each its own row (default: %(default)s)",
+        help="a product's variants: one product with all options, or each its own row (default: joined)",
     )
     group.add_argument(
         "--tag-separator",
@@ -210,10 +209,11 @@ def reading_options(arguments: argparse.Namespace, vocabulary: TagVocabulary | N
         DataError: a mapping is refused.
     """
     given = vars(arguments)
-    names = ("encoding", "delimiter", "variants", "tag_separator", "label_column")
+    names = ("encoding", "delimiter", "tag_separator", "label_column")
     return Reading(
         columns=parse_columns(arguments.map),
         format=given["from_format"],
+        variants=arguments.variants or "joined",
         known_tags=frozenset(name.casefold() for name in vocabulary.names) if vocabulary else frozenset(),
         **{name: given[name] for name in names},
     )
@@ -272,7 +272,7 @@ def _write(target: WriteBack, taggings: Sequence[Tagging], arguments: argparse.N
                 print(f"{change.id}: {', '.join(marks)}")
         where = "nothing written"
     else:
-        changed = target.write(taggings, arguments.out)
+        changed = target.write(lambda: taggings, arguments.out)
         where = str(arguments.out)
     _say(f"{where}: {len(taggings)} products, {changed} with other tags than before, {without} without a tagging")
     for tagging in taggings:

@@ -695,6 +695,34 @@ def test_a_join_has_the_columns_that_first_appear_in_a_later_part(shop: Shop, na
     assert [row["material"] or "" for row in found] == [""] * 15 + ["steel"] + [""] * 4
 
 
+SHOPIFY = ROOT / "tests" / "data" / "formats" / "shopify.csv"
+
+
+def test_a_shops_own_file_is_written_back(shop: Shop) -> None:
+    joined = shop.folder / "import.csv"
+    options = ("--join", str(joined), "--to", "shopify", "--merge", "replace")
+    code, summary = shop.run(*options, "--part-rows", "2", inputs=[str(SHOPIFY)])
+    assert (code, summary["rows"]) == (0, 3)
+    assert "shopify.csv: Shopify product CSV" in shop.error
+    with joined.open(encoding="utf-8", newline="") as after, SHOPIFY.open(encoding="utf-8", newline="") as before:
+        rows = list(csv.DictReader(after))
+        assert [row | {"Tags": ""} for row in rows] == [row | {"Tags": ""} for row in csv.DictReader(before)]
+    written = {row["Handle"]: row["Tags"] for row in rows if row["Title"]}
+    assert written == {row["id"]: ", ".join(tag["tag"] for tag in row["tags"]) for row in shop.rows()}
+    assert shop.run("--variants", "separate", "--dry-run", inputs=[str(SHOPIFY)])[1]["rows"] == 5
+    assert shop.run("--to", "shopify", inputs=[str(SHOPIFY)])[0] == 2
+    assert "--to without --join" in shop.error
+
+
+def test_a_run_goes_on_in_the_middle_of_a_shops_file(shop: Shop) -> None:
+    shop.dies_after = 2
+    assert shop.run("--part-rows", "1", inputs=[str(SHOPIFY)])[0] == 1
+    shop.dies_after = None
+    assert shop.run("--part-rows", "1", inputs=[str(SHOPIFY)])[0] == 0
+    assert [row["id"] for row in shop.rows()] == ["lumo-trail-runner", "hearth-mug", "tin-lantern"]
+    assert len(shop.asked) < 3
+
+
 def test_plan_measures_a_sample_and_writes_nothing(shop: Shop) -> None:
     shop.write(products(300))
     code, plan = shop.run("--plan", "--plan-rows", "100", "--rate", "2.5")

@@ -10,7 +10,9 @@ from hangtag.bulk.finish import ordered_records
 from hangtag.bulk.ledger import EditionRecord, PartRecord
 from hangtag.bulk.output import Output
 from hangtag.catalogue.rows import CatalogueRows, ToFields
+from hangtag.catalogue.tagging_columns import plain, to_taggings
 from hangtag.errors import DataError
+from hangtag.tagging import Tagging
 
 
 class InputRow(NamedTuple):
@@ -18,6 +20,14 @@ class InputRow(NamedTuple):
 
     row: dict[str, Any] | str
     to_fields: ToFields | None
+
+
+def taggings_of(output: Output, edition: EditionRecord) -> Iterator[Tagging]:
+    """Yield the taggings of an edition, in the order of its rows."""
+    folder = output.folders[edition.number]
+    for record in ordered_records(output, edition):
+        table = folder.table(record)
+        yield from to_taggings(table.column("id").to_pylist(), plain(table))
 
 
 def rows_with_answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Protocol
 
 from hangtag.catalogue.files import CatalogueFile
@@ -30,7 +30,7 @@ def write_products(
     reading: Reading,
     to: str,
     changes: Iterator[Tagged],
-    taggings: Sequence[Tagging],
+    taggings: Iterable[Tagging],
     stream: IO[bytes],
 ) -> None:
     """Write the products of a file that have a tagging, in order.
@@ -56,7 +56,7 @@ def write_products(
 
 
 def _products(
-    file: CatalogueFile, reading: Reading, changes: Iterator[Tagged], taggings: Sequence[Tagging]
+    file: CatalogueFile, reading: Reading, changes: Iterator[Tagged], taggings: Iterable[Tagging]
 ) -> Iterator[tuple[Product, Tagging]]:
     rows = CatalogueRows([file], reading)
     given = iter(taggings)

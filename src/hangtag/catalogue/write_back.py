@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,10 @@ class WriteBack:
             return None
         return self._found.separator
 
-    def write(self, taggings: Sequence[Tagging], out: Path) -> int:
+    def write(self, taggings: Callable[[], Iterable[Tagging]], out: Path) -> int:
         """Write the file, whole or not at all, and return how many products have other tags than before.
+
+        `taggings` gives those of all rows, in order, as often as it is called.
 
         Raises:
             DataError: `out` is the file that is read, it cannot be written, or a tag cannot stand in it.
@@ -137,7 +139,7 @@ class WriteBack:
 
         def counted() -> Iterator[Change]:
             nonlocal changed
-            for change in self.changes(taggings):
+            for change in self.changes(taggings()):
                 changed += set(change.before) != set(change.after)
                 yield change
 
@@ -151,7 +153,7 @@ class WriteBack:
                 if self._is_own:
                     self._write_own(counted(), stream)
                 else:
-                    write_products(self.file, self._reading, self._to, counted(), taggings, stream)
+                    write_products(self.file, self._reading, self._to, counted(), taggings(), stream)
             os.replace(temporary, out)
         except OSError as error:
             raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
