@@ -7,6 +7,7 @@ it, so there are no entities but XML's own five: neither bombs nor files from el
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 from xml.parsers import expat
 
@@ -36,8 +37,9 @@ class FeedParser:
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._characters
         self._item: dict[str, Any] | None = None
-        self._path: list[str] = []
-        self._texts: list[list[str]] = []
+        self._googles: set[str] = set()
+        self._depth = 0
+        self._text: list[str] = []
         self._inner: dict[str, str] = {}
 
     def feed(self, block: bytes, *, is_last: bool) -> None:
@@ -53,49 +55,56 @@ class FeedParser:
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if self._item is None:
             if tag in ITEMS:
-                self._item, self._path = {}, []
+                self._item, self._googles, self._depth = {}, set(), 0
             return
-        self._path.append(tag)
-        self._texts.append([attributes["href"]] if tag == "link" and "href" in attributes else [])
-        if len(self._path) == 1:
-            self._inner = {}
+        self._depth += 1
+        self._text = [attributes["href"]] if attributes and tag == "link" and "href" in attributes else []
 
     def _characters(self, text: str) -> None:
-        if self._texts:
-            self._texts[-1].append(text)
+        if self._item is not None:
+            self._text.append(text)
 
     def _end(self, tag: str) -> None:
         item = self._item
         if item is None:
             return
-        if not self._path:
+        if not self._depth:
             self.items.append(item)
             self.ends.append(self._parser.CurrentByteIndex)
             self._item = None
             return
-        text = "".join(self._texts.pop()).strip()
-        self._path.pop()
-        if self._path:
-            if len(self._path) == 1:
+        self._depth -= 1
+        text, self._text = "".join(self._text).strip(), []
+        if self._depth:
+            if self._depth == 1:
                 self._inner[tag.rpartition(":")[2]] = text
             return
         if self._inner:
-            names = ("section_name", "attribute_name", "attribute_value")
-            text = ":".join(self._inner.get(name, "") for name in names) if names[1] in self._inner else ""
-        _keep(item, tag, text)
+            text = _detail(self._inner)
+            self._inner = {}
+        self._keep(item, tag, text)
+
+    def _keep(self, item: dict[str, Any], tag: str, text: str) -> None:
+        """Enter an element; Google's own takes the place of one without `g:`, repeated ones stand after commas."""
+        prefix, name = _name(tag)
+        if name not in item or (prefix and name not in self._googles):
+            item[name] = text
+        elif (prefix or name not in self._googles) and text:
+            item[name] += "," + text if name == "product_detail" else ", " + text
+        if prefix:
+            self._googles.add(name)
 
 
-def _keep(item: dict[str, Any], tag: str, text: str) -> None:
-    """Enter an element; Google's own takes the place of one without `g:`, repeated ones stand after commas."""
+@lru_cache(maxsize=1024)
+def _name(tag: str) -> tuple[str, str]:
     prefix, _, name = tag.rpartition(":")
-    name = _TEXT.get(name, name)
-    given = item.setdefault("", set())
-    if name not in item or (prefix and name not in given):
-        item[name] = text
-    elif (prefix or name not in given) and text:
-        item[name] = f"{item[name]}, {text}" if name != "product_detail" else f"{item[name]},{text}"
-    if prefix:
-        given.add(name)
+    return prefix, _TEXT.get(name, name)
+
+
+def _detail(inner: dict[str, str]) -> str:
+    """Return the parts of `product_detail` as a table has them, "" for other elements with parts."""
+    names = ("section_name", "attribute_name", "attribute_value")
+    return ":".join(inner.get(name, "") for name in names) if names[1] in inner else ""
 
 
 def feed_items(source: Source) -> Iterator[dict[str, Any] | str]:
@@ -128,6 +137,4 @@ def _taken(parser: FeedParser) -> Iterator[dict[str, Any]]:
     items = list(parser.items)
     parser.items.clear()
     parser.ends.clear()
-    for item in items:
-        item.pop("", None)
-        yield item
+    yield from items
