@@ -695,6 +695,17 @@ def test_a_join_has_the_columns_that_first_appear_in_a_later_part(shop: Shop, na
     assert [row["material"] or "" for row in found] == [""] * 15 + ["steel"] + [""] * 4
 
 
+def test_labels_as_numbers_are_kept_and_joined_by_their_names(shop: Shop) -> None:
+    features = {"kind": {"names": ["cup", "mug"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"title": ["a", "b"], "kind": [1, 0]}).replace_schema_metadata(metadata)
+    path, joined = shop.folder / "in.parquet", shop.folder / "j.parquet"
+    pq.write_table(table, path)
+    assert shop.run("--keep", "kind", "--join", str(joined), inputs=[str(path)])[0] == 0
+    assert [row["kind"] for row in shop.rows()] == ["mug", "cup"]
+    assert pq.read_table(joined).column("kind").to_pylist() == ["mug", "cup"]
+
+
 SHOPIFY = ROOT / "tests" / "data" / "formats" / "shopify.csv"
 
 

@@ -89,6 +89,23 @@ def test_shopify_columns_of_2025() -> None:
     )
 
 
+def test_a_shopify_variant_without_its_product(tmp_path: Path) -> None:
+    rows = [
+        "Handle,Title,Vendor,Option1 Name,Option1 Value",
+        "x,,,,Green",
+        "y,Mug,v,Color,Red",
+        "y,,,,Blue",
+        ",,,,Pink",
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    lost, mug, nameless = read(tmp_path / "a.csv")
+    assert isinstance(lost, BadRow)
+    assert lost.reason.startswith("x: a variant without its product")
+    assert isinstance(mug, Product)
+    assert mug.attributes["Color"] == "Red, Blue"
+    assert isinstance(nameless, BadRow)
+
+
 def test_woocommerce_variations_go_to_their_parent() -> None:
     hoodie, beanie, lost, lantern = read(FILES / "woocommerce.csv")
     assert hoodie == Product(

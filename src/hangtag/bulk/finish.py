@@ -17,6 +17,7 @@ from hangtag.bulk.writer import write_failure
 from hangtag.catalogue.files import STDIN, CatalogueFile, changed_file
 from hangtag.durable import write_durably
 from hangtag.errors import DataError
+from hangtag.formats.columnar import class_labels
 from hangtag.manifest import MANIFEST, provenance
 from hangtag.vocabulary import TagVocabulary
 
@@ -233,4 +234,6 @@ def kept_columns(files: Sequence[CatalogueFile], names: Sequence[str]) -> tuple[
     for name in names:
         if name not in schema.names:
             raise DataError(f"{files[0].name}: no column {name!r} to keep; it has: {', '.join(schema.names)}")
-    return tuple((name, schema.field(name).type) for name in names)
+    # Labels come as the names that their numbers stand for.
+    labels = class_labels(schema.metadata)
+    return tuple((name, None if name in labels else schema.field(name).type) for name in names)

@@ -28,6 +28,7 @@ from hangtag.catalogue.rows import CatalogueRows
 from hangtag.catalogue.tagging_columns import plain
 from hangtag.durable import sync_folder
 from hangtag.errors import DataError
+from hangtag.formats.columnar import class_labels
 from hangtag.formats.rows import Unreadable
 
 ADDED = ("tags", "tag_confidences", "tag_status")
@@ -170,7 +171,11 @@ def _fields(columns: _Columns, job: Job) -> list[Any]:
     kinds: dict[str, set[Any]] = {}
     for file in job.files:
         is_local = file.kind == ".parquet" and Path(file.path).is_file()
-        for field in pyarrow.parquet.read_schema(file.path) if is_local else ():
+        schema = pyarrow.parquet.read_schema(file.path) if is_local else pa.schema([])
+        for field in schema:
+            if field.name in class_labels(schema.metadata):
+                # Labels come as the names that their numbers stand for.
+                continue
             kinds.setdefault(field.name, set()).add(field.type)
     if any(file.kind != ".parquet" for file in job.files):
         kinds.clear()

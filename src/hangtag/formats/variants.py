@@ -76,6 +76,9 @@ def _cells(row: Row) -> dict[str, Any]:
 
 def _product(first: Row, others: list[dict[str, Any]], form: Format, is_separate: bool) -> Rows:
     number, cells = first[0], _cells(first)
+    if (parent := form.parent(cells)) is not None:
+        yield f"{parent or 'a row'}: a variant without its product; expected a row with a title before it"
+        return
     if not is_separate:
         yield ShopRow.of(cells, number, others)
         return
