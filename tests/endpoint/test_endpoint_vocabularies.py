@@ -69,7 +69,7 @@ def test_a_run_brings_prompt_constraint_and_calibration(
     assert loaded.default.is_calibrated is has_calibration
     plan = loaded.default.tagger.plan
     assert (plan.limits, plan.max_tokens) == (Limits(min_tags=1, max_tags=2), 60)
-    [prompt] = loaded.default.prompt_ids([Product(id="1", title="Red boots")])
+    [(prompt, _)] = loaded.default.prompts([Product(id="1", title="Red boots")])
     assert "the run's own: Red boots" in ByteTokenizer().decode(prompt)
     ask = loaded.default.ask({})
     ids = ByteTokenizer().encode([to_answer(["red"])])[0][len(ask.prefix) :]

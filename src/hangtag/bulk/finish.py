@@ -218,7 +218,7 @@ def kept_columns(files: Sequence[CatalogueFile], names: Sequence[str]) -> tuple[
     Raises:
         DataError: the column has a name that the output uses, or is not in the file.
     """
-    taken = {"id", "tags", "status", "reason", "violations", "model", "vocabulary", "key"}
+    taken = {"id", "tags", "status", "reason", "violations", "cut", "model", "vocabulary", "key"}
     for name in names:
         if name in taken:
             raise DataError(f"--keep {name}: the output has a column of this name; rename it in the input")

@@ -86,7 +86,9 @@ def _sort_key(line: str) -> tuple[float, int, str]:
 def _accepted(parts: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
     for rows in parts:
         for row in rows:
-            row = {name: value for name, value in row.items() if name not in ("reason", "violations") or value}
+            row = {
+                name: value for name, value in row.items() if name not in ("reason", "violations", "cut") or value
+            }
             yield json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

@@ -328,7 +328,7 @@ class _Exchange:
             self._is_stream = request.is_streamed
             with _Place(serving, self._client, request.num_answers):
                 prompts = []
-                for prompt in await serving.vocabularies.prompt_ids(request.vocabulary, request.products):
+                for prompt, _ in await serving.vocabularies.prompts(request.vocabulary, request.products):
                     if isinstance(prompt, str):
                         raise Refusal(400, "invalid", prompt)
                     prompts.append(prompt)

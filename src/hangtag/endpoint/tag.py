@@ -64,8 +64,11 @@ class TagResponse(BaseModel):
     is_calibrated: bool = Field(description="Whether confidences are calibrated on held-out products.")
 
     def to_json(self) -> str:
-        """Return compact JSON; a tagging's `reason` is left out where there is none."""
-        return self.model_dump_json(exclude_none=True, exclude={"taggings": {"__all__": {"violations"}}})
+        """Return compact JSON; a tagging's `reason` and `cut` are left out where there is none."""
+        # Clients of 0.1.0 refuse a key that they do not know.
+        left_out: dict[Any, Any] = {n: {"cut": True} for n, tagging in enumerate(self.taggings) if not tagging.cut}
+        left_out["__all__"] = {"violations": True}
+        return self.model_dump_json(exclude_none=True, exclude={"taggings": left_out})
 
 
 class TagRoute:
@@ -113,20 +116,21 @@ class TagRoute:
                 products[number] = read_product(content, number)
             except ValueError as error:
                 taggings[number] = self._error(ask, _id_of(content, number), str(error))
-        prompts = await self._vocabularies.prompt_ids(vocabulary, list(products.values()))
+        prompts = await self._vocabularies.prompts(vocabulary, list(products.values()))
         places = asyncio.Semaphore(self._settings.max_parallel)
 
-        async def one(number: int, product: Product, prompt: list[int] | str) -> None:
+        async def one(number: int, product: Product, prompt: list[int] | str, is_cut: bool) -> None:
             if isinstance(prompt, str):
                 taggings[number] = self._error(ask, product.id, prompt)
                 return
             async with places:
-                taggings[number] = await self._generate(ask, product, prompt, app, scope, gone)
+                tagging = await self._generate(ask, product, prompt, app, scope, gone)
+            taggings[number] = tagging.model_copy(update={"cut": True}) if is_cut else tagging
 
         try:
             async with asyncio.TaskGroup() as group:
-                for (number, product), prompt in zip(products.items(), prompts, strict=True):
-                    group.create_task(one(number, product, prompt))
+                for (number, product), (prompt, is_cut) in zip(products.items(), prompts, strict=True):
+                    group.create_task(one(number, product, prompt, is_cut))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         decided = []

@@ -1,6 +1,6 @@
 """The served vocabularies: from a product to the prompt that vLLM continues, and back to a tagging.
 
-Prompts come from `GenerativeTagger.prompt_ids`, which offline tagging uses too, so that both send the very same
+Prompts come from `GenerativeTagger.prompts`, which offline tagging uses too, so that both send the very same
 tokens; product text that spells a control token stays text there.
 """
 
@@ -55,7 +55,7 @@ class Ask:
     def body(self, prompts: Sequence[Sequence[int]], sampling: Mapping[str, Any]) -> dict[str, Any]:
         """Return the body for vLLM's `/v1/completions` whose answers keep to the limits.
 
-        `prompts` come from `prompt_ids`, without the answer's prefix.
+        `prompts` come from `Vocabularies.prompts`, without the answer's prefix.
         """
         constraint = self.vocabulary.constraint
         budget = self.max_tokens - len(self.prefix)
@@ -110,12 +110,15 @@ class ServedVocabulary:
         except ConstraintError as error:
             raise Refusal(400, "invalid", str(error), param="vllm_xargs") from None
 
-    def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
-        """Return each product's prompt in tokens, up to where the answer begins, or why it has none."""
+    def prompts(self, products: Sequence[Product]) -> list[tuple[list[int] | str, bool]]:
+        """Return each product's prompt in tokens, up to where the answer begins, or why it has none.
+
+        With it stands whether text of the product was cut from it.
+        """
         num_prefix = len(self.tagger.plan.prefix)
         return [
-            prompt if isinstance(prompt, str) else prompt[: len(prompt) - num_prefix]
-            for prompt in self.tagger.prompt_ids(products)
+            (prompt if isinstance(prompt, str) else prompt[: len(prompt) - num_prefix], is_cut)
+            for prompt, is_cut in self.tagger.prompts(products)
         ]
 
     def token_text(self, token: int) -> str:
@@ -167,13 +170,15 @@ class Vocabularies:
             )
         return found
 
-    async def prompt_ids(self, vocabulary: ServedVocabulary, products: Sequence[Product]) -> list[list[int] | str]:
-        """Return `ServedVocabulary.prompt_ids` without holding up other requests; a few products at a time."""
+    async def prompts(
+        self, vocabulary: ServedVocabulary, products: Sequence[Product]
+    ) -> list[tuple[list[int] | str, bool]]:
+        """Return `ServedVocabulary.prompts` without holding up other requests; a few products at a time."""
         loop = asyncio.get_running_loop()
-        prompts: list[list[int] | str] = []
+        prompts: list[tuple[list[int] | str, bool]] = []
         for start in range(0, len(products), 16):
             batch = products[start : start + 16]
-            prompts += await loop.run_in_executor(self._thread, vocabulary.prompt_ids, batch)
+            prompts += await loop.run_in_executor(self._thread, vocabulary.prompts, batch)
         return prompts
 
     def close(self) -> None:
