@@ -24,7 +24,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "hangtag-setup.json"
 TORCH = "2.13.0"
 MODELS = ("smollm2-135m", "minilm-l6")
-EXTRAS = "train,eval,scale,fetch,dev"
+EXTRAS = "train,eval,files,scale,fetch,dev"
 # Their builds must match torch to the letter; hangtag needs none of them, and a misfit breaks `import vllm`.
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -78,6 +78,15 @@ def test_shopify_variants_may_stand_for_themselves() -> None:
     assert (found["LTR-R43"].attributes["Color"], found["LTR-R43"].attributes["Size"]) == ("Red", "43")
 
 
+def test_from_plain_reads_rows_as_they_stand() -> None:
+    columns = {"id": "Variant SKU", "title": "Title", "description": "Body (HTML)", "tags": "Tags"}
+    shoe, green, *_ = read(FILES / "shopify.csv", format="plain", columns=columns)
+    assert isinstance(shoe, Product)
+    assert (shoe.id, shoe.tags, shoe.attributes) == ("LTR-B42", ("men", "Running"), {})
+    assert isinstance(green, BadRow)
+    assert green.id == "LTR-G42"
+
+
 def test_shopify_columns_of_2025() -> None:
     found = products(FILES / "shopify_2025.csv")
     assert [*found] == ["lumo-trail-runner", "hearth-mug"]
@@ -264,6 +273,16 @@ def test_an_excel_workbook(tmp_path: Path) -> None:
     assert [*found] == ["12", "13", "14"]
     assert (found["12"].tags, found["12"].attributes) == (("red", "blue"), {"price": "3.5"})
     assert found["13"].attributes == {}
+
+
+def test_of_several_sheets_the_first_is_read_and_said(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["title"], ["Cup"]):
+        book.active.append(row)
+    book.create_sheet("More").append(["title"])
+    book.save(tmp_path / "a.xlsx")
+    assert [row.title for row in products(tmp_path / "a.xlsx").values()] == ["Cup"]
+    assert notes(tmp_path / "a.xlsx").endswith("Excel workbook; sheet 'Sheet', the first of 2")
 
 
 def test_a_workbook_with_a_wrong_dimension_is_read_to_its_end(tmp_path: Path) -> None:

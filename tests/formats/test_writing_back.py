@@ -24,6 +24,7 @@ from hangtag.formats.delimited_writer import _spans, _with_cell
 from hangtag.formats.json_writer import with_value
 from hangtag.formats.rows import Reading
 from hangtag.product import Product
+from hangtag.vocabulary import TagVocabulary
 
 FILES = Path(__file__).resolve().parents[1] / "data" / "formats"
 TAGS = ["shoes", "waterproof", "mug", "lantern", "hoodie", "cotton", "knitted hat", "red", "butter", "plums"]
@@ -204,6 +205,42 @@ def test_a_tag_that_cannot_stand_in_the_file_is_one_line(shop: Shop, tmp_path: P
     assert "'防水' of a tag cannot be written in cp1252" in shop.error
     assert not out.exists()
     assert not (tmp_path / ".out.csv.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "tags"),
+    [
+        ("magento.csv", "csv", {"HOOD-B": ("hoodie", "cotton"), "HOOD": ("hoodie", "cotton", "red")}),
+        ("openfoodfacts.csv", "csv", {"0000000000017": ("butter",), "0000000000024": ("plums",)}),
+        ("openfoodfacts.jsonl", "jsonl", {"0000000000017": ("butter",), "0000000000024": ("plums",)}),
+        (
+            "shopify_2025.csv",
+            "shopify",
+            {"lumo-trail-runner": ("men", "Running", "shoes"), "hearth-mug": ("mug",)},
+        ),
+    ],
+)
+def test_other_formats_there_and_back(
+    shop: Shop, tmp_path: Path, name: str, to: str, tags: dict[str, tuple[str, ...]]
+) -> None:
+    out = tmp_path / name
+    assert shop.run(FILES / name, "--to", to, "--out", str(out)) == 0
+    assert tags_of(out) == tags
+    before, after = (
+        [row.model_copy(update={"tags": None}) for row in read_catalogue(path) if isinstance(row, Product)]
+        for path in (FILES / name, out)
+    )
+    assert after == before
+
+
+def test_a_vocabulary_is_built_of_a_shops_tags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "tags.json"
+    assert main(["vocabulary", "build", str(FILES / "woocommerce.csv"), "--out", str(out)]) == 0
+    assert TagVocabulary.from_path(out).names == ("cotton", "soft, warm")
+    assert "1 rows are no products and were left out" in capsys.readouterr().err
+    options = ["--label-column", "Type", "--out", str(out)]
+    assert main(["vocabulary", "build", str(FILES / "shopify.csv"), *options]) == 0
+    assert TagVocabulary.from_path(out).names == ("Lighting", "Mugs", "Shoes")
 
 
 def test_json_lines_keep_every_other_byte(shop: Shop, tmp_path: Path) -> None:

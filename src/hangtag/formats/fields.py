@@ -84,6 +84,12 @@ class Cells:
         column = self._columns.get(name)
         return "" if column is None or name == self._hidden else cell_text(self._row[column])
 
+    def tags(self, name: str) -> Any:
+        """Return the tags of a cell: a list as it is, other values as text, None where there is nothing."""
+        column = self._columns.get(name)
+        value = None if column is None else self._row[column]
+        return value if isinstance(value, list) else cell_text(value) or None
+
     def named(self, **columns: str) -> dict[str, str]:
         """Return an attribute for each cell that is not empty; underscores in a keyword are spaces."""
         found = {name.replace("_", " "): self(column) for name, column in columns.items()}

@@ -47,5 +47,5 @@ class Google(Ungrouped):
             "title": joined([cells("title")]),
             "description": text,
             "attributes": attributes,
-            "tags": Cells(row)("internal label") or None,
+            "tags": Cells(row).tags("internal label"),
         }

@@ -51,5 +51,5 @@ class Magento(Ungrouped):
             "title": cells("name"),
             "description": text,
             "attributes": attributes,
-            "tags": Cells(row)("tags") or None,
+            "tags": Cells(row).tags("tags"),
         }

@@ -36,5 +36,5 @@ class OpenFoodFacts(Ungrouped):
             "title": cells("product name"),
             "description": text,
             "attributes": attributes,
-            "tags": Cells(row)("tags") or None,
+            "tags": Cells(row).tags("tags"),
         }

@@ -34,7 +34,7 @@ from hangtag.formats.shopify import Shopify
 from hangtag.formats.tag_cells import SEPARATORS, choose_separator, separator_of, split_tags
 from hangtag.formats.variants import IteratedRows, adjacent, by_parent, every_row
 from hangtag.formats.woocommerce import WooCommerce
-from hangtag.formats.workbook import workbook_rows
+from hangtag.formats.workbook import sheet_names, workbook_rows
 
 PLAIN = Plain()
 FORMATS: tuple[Format, ...] = (
@@ -116,6 +116,8 @@ def recognise(source: Source, reading: Reading, *, is_raw: bool = False) -> Reco
     notes = [] if form is PLAIN and container in ("jsonl", "parquet", "delimited") else [form.shown]
     if notes or container not in ("jsonl", "parquet", "delimited"):
         notes.append(_CONTAINERS[container])
+    if container == "xlsx" and len(sheets := sheet_names(source)) > 1:
+        notes.append(f"sheet {sheets[0]!r}, the first of {len(sheets)}")
     notes += dialect.guesses
     separator, note = _separator(form, reading, sample)
     notes += note

@@ -54,7 +54,7 @@ class Shopify:
             "title": cells("title"),
             "description": text,
             "attributes": attributes,
-            "tags": Cells(row)("tags"),
+            "tags": Cells(row).tags("tags"),
         }
 
     def key(self, row: Mapping[str, Any]) -> tuple[str, ...]:

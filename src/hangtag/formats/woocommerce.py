@@ -57,7 +57,7 @@ class WooCommerce:
             "title": cells("name"),
             "description": text,
             "attributes": attributes,
-            "tags": Cells(rows[0])("tags"),
+            "tags": Cells(rows[0]).tags("tags"),
         }
 
     def key(self, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from hangtag.errors import DataError, MissingExtra
 from hangtag.formats.rows import Source
@@ -54,6 +55,19 @@ def workbook_rows(source: Source) -> Iterator[dict[str, Any] | str]:
         raise DataError(f"{source.name}: not readable as an Excel workbook ({error})") from None
     finally:
         stream.close()
+
+
+def sheet_names(source: Source) -> list[str]:
+    """Return the names of a workbook's sheets; none where it cannot be read, which `workbook_rows` says."""
+    stream = source.open()
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            root = ElementTree.fromstring(archive.read("xl/workbook.xml"))
+    except (zipfile.BadZipFile, KeyError, OSError, ElementTree.ParseError):
+        return []
+    finally:
+        stream.close()
+    return [element.get("name", "") for element in root.iter() if element.tag.endswith("}sheet")]
 
 
 def column_names(values: tuple[Any, ...]) -> list[str]:
