@@ -190,7 +190,9 @@ def _dataset(folder: str | None, recipe: Evaluation, reading: Reading) -> Datase
         DataError: a split is missing, or the test split is empty or names a product twice.
         VocabularyError: gold tags are unknown, and that was not allowed.
     """
-    dataset = load_dataset(folder or sample_folder(), reading=reading)
+    dataset = load_dataset(
+        folder or sample_folder(), reading=reading, say=lambda line: print(f"eval.run: {line}", file=sys.stderr)
+    )
     twice = [name for name, number in Counter(product.id for product in dataset.test).items() if number > 1]
     if twice:
         raise DataError(f"{dataset.folder}: test holds product {twice[0]!r} more than once; ids must differ")

@@ -74,7 +74,9 @@ def prepare(recipe: TrainRecipe, data: Path, out: Path, reading: Reading | None 
     from sft.language_model import load_tokenizer
     from sft.pairs import PairMaker, TagOrder, answer_settings
 
-    vocabulary = dataset_vocabulary(data, reading=reading)
+    vocabulary = dataset_vocabulary(
+        data, reading=reading, say=lambda line: print(f"sft.prepare: {line}", file=sys.stderr)
+    )
     products = partial(read_split, data, reading=reading)
     counts, largest = _survey(data, products("train"), vocabulary)
     vocabulary = vocabulary.with_some_limits(product.tags or () for product in products("train"))

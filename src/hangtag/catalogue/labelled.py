@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,14 @@ SPLITS = ("train", "validation", "test")
 _SPLIT_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".json", ".xlsx", ".parquet")
 
 
+Say = Callable[[str], None]
+"""Hears what was recognised of a file, a line at a time."""
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A labelled dataset: splits of products and the vocabulary. `digest` is one SHA-256 over its files."""
@@ -30,12 +38,15 @@ class Dataset:
     digest: str
 
 
-def load_dataset(data: str | Path, splits: Sequence[str] = SPLITS, *, reading: Reading | None = None) -> Dataset:
+def load_dataset(
+    data: str | Path, splits: Sequence[str] = SPLITS, *, reading: Reading | None = None, say: Say = _silent
+) -> Dataset:
     """Return a labelled dataset: a folder, or one file of labelled products in any format (docs/files.md).
 
     A folder holds a file for each split (`train.jsonl`, `train.csv` …) and `vocabulary.json`. The products of a
     single file are drawn into splits (`split_of`), and its tags are the vocabulary. `reading` says how the files
-    are read. Splits that are not asked for are empty. Whether every gold tag is in the vocabulary is not checked.
+    are read, `say` hears what was recognised of them. Splits that are not asked for are empty. Whether every gold
+    tag is in the vocabulary is not checked.
 
     Raises:
         DataError: folder or split is missing, a row is no product, or a product has no `tags`.
@@ -49,7 +60,7 @@ def load_dataset(data: str | Path, splits: Sequence[str] = SPLITS, *, reading: R
         )
     loaded: dict[str, tuple[Product, ...]] = dict.fromkeys(SPLITS, ())
     if path.is_file():
-        products = load_labelled(path, reading=reading)
+        products = load_labelled(path, reading=reading, say=say)
         drawn: dict[str, list[Product]] = {split: [] for split in SPLITS}
         for product in products:
             drawn[split_of(product)].append(product)
@@ -59,7 +70,7 @@ def load_dataset(data: str | Path, splits: Sequence[str] = SPLITS, *, reading: R
     digests = [file_sha256(path / "vocabulary.json")]
     for split in splits:
         file = split_file(path, split)
-        loaded[split] = load_labelled(file, reading=reading)
+        loaded[split] = load_labelled(file, reading=reading, say=say)
         digests.append(file_sha256(file))
     digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return Dataset(path, vocabulary=vocabulary, digest=digest, **loaded)
@@ -74,19 +85,21 @@ def split_of(product: Product) -> str:
     return {0: "validation", 1: "test"}.get(tenth, "train")
 
 
-def dataset_vocabulary(data: str | Path, *, reading: Reading | None = None) -> TagVocabulary:
+def dataset_vocabulary(data: str | Path, *, reading: Reading | None = None, say: Say = _silent) -> TagVocabulary:
     """Return the vocabulary of a labelled dataset, see `load_dataset`, which raises the same."""
     if Path(data).is_file():
-        return TagVocabulary.build(read_labelled(data, reading=reading))
+        return TagVocabulary.build(read_labelled(data, reading=reading, say=say))
     return TagVocabulary.from_path(Path(data) / "vocabulary.json")
 
 
-def read_split(data: str | Path, split: str, *, reading: Reading | None = None) -> Iterator[Product]:
+def read_split(
+    data: str | Path, split: str, *, reading: Reading | None = None, say: Say = _silent
+) -> Iterator[Product]:
     """Yield the products of one split of a labelled dataset, see `load_dataset`, which raises the same."""
     if not Path(data).is_file():
-        yield from read_labelled(split_file(data, split), reading=reading)
+        yield from read_labelled(split_file(data, split), reading=reading, say=say)
         return
-    for product in read_labelled(data, reading=reading):
+    for product in read_labelled(data, reading=reading, say=say):
         if split_of(product) == split:
             yield product
 
@@ -103,18 +116,18 @@ def split_file(folder: str | Path, split: str) -> Path:
     )
 
 
-def load_labelled(path: str | Path, *, reading: Reading | None = None) -> tuple[Product, ...]:
+def load_labelled(path: str | Path, *, reading: Reading | None = None, say: Say = _silent) -> tuple[Product, ...]:
     """Return the labelled products of a catalogue. Raises DataError: see `read_labelled`."""
-    return tuple(read_labelled(path, reading=reading))
+    return tuple(read_labelled(path, reading=reading, say=say))
 
 
-def read_labelled(path: str | Path, *, reading: Reading | None = None) -> Iterator[Product]:
+def read_labelled(path: str | Path, *, reading: Reading | None = None, say: Say = _silent) -> Iterator[Product]:
     """Yield the labelled products of a catalogue, in order.
 
     Raises:
         DataError: a row is no product or has no `tags`; file, row and reason are named.
     """
-    for row in read_catalogue(path, reading=reading):
+    for row in read_catalogue(path, reading=reading, say=say):
         if isinstance(row, BadRow):
             raise DataError(f"{path}:{row.line}: {row.reason}")
         if row.tags is None:
