@@ -184,6 +184,22 @@ def test_delimiters_and_encodings_are_recognised(tmp_path: Path, encoding: str, 
     assert ("a.csv: encoding " in notes(path)) == (encoding in ("utf-16", "cp1252"))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1250", "Żółta filiżanka z Łodzi, święta; zażółć gęślą jaźń. Kubek ceramiczny dla całej rodziny"),
+        ("cp1251", "Красная кружка для чая; подарок для всей семьи"),
+        ("gb18030", "红色陶瓷杯子，适合全家人使用；防水防滑"),
+        ("cp1252", "Tasse à café ‘Été’ – 3 € – façon Köln"),
+    ],
+)
+def test_encodings_other_than_unicode_are_guessed(tmp_path: Path, encoding: str, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"id,title\n1,{text.replace(',', '')}\n".encode(encoding))
+    assert products(path)["1"].title == text.replace(",", "")
+    assert "(a guess; --encoding overrides it)" in notes(path)
+
+
 def test_a_wrong_guess_is_overridden(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("id;title\n1;Łódź;x\n".replace(";x", "").encode("cp1250"))

@@ -17,6 +17,7 @@ from hangtag.formats.tag_cells import choose_separator, join_tags, split_tags
         ("red\nblue", "\n", ["red", "blue"]),
         ("hats, caps", "", ["hats, caps"]),
         ("red\\, dark, blue", ",", ["red, dark", "blue"]),
+        ('{"choices":["a, b","c"]}', "", ["a, b", "c"]),
     ],
 )
 def test_tags_of_a_cell(cell: str, separator: str, tags: list[str]) -> None:
@@ -44,6 +45,7 @@ def test_what_is_no_list_is_refused(cell: str) -> None:
         (["hats, caps", "red"], {"hats, caps", "red"}, ""),
         (["Hats, caps; red"], {"hats, caps", "red"}, ";"),
         (["x, y", "z"], {"unrelated"}, ","),
+        (["hats, caps", '{"choices":["red","hats, caps"]}'], set(), ""),
     ],
 )
 def test_the_separator_of_a_column(cells: list[str], known: set[str], separator: str | None) -> None:

@@ -28,7 +28,8 @@ _ASCII = frozenset(map(chr, range(128)))
 _WESTERN = frozenset(
     "äöüÄÖÜßàâæçéèêëïîôœùûÿÀÂÆÇÉÈÊËÏÎÔŒÙÛŸáíóúñÁÍÓÚÑåøÅØìòÌÒãõÃÕšžŠŽýÝ€£©®™°–—‘’“”„…•·½¼¾×±«»\xa0´¡§"
 )
-_THREE_HIGH = re.compile(r"[À-ÿ]{3}")
+# Three accents in a row, a capital after a small letter, a pound sign before a letter.
+_ODD = re.compile(r"[À-ÿ]{3}|[a-zß-ÿ][À-ÖØ-ÞŸŒŠŽ]|£[^\W\d]")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
@@ -284,12 +285,12 @@ def _wide(head: bytes) -> str:
 
 
 def _is_western(text: bytes) -> bool:
-    """Return whether text reads well as Windows-1252: accents stand single among other letters.
+    """Return whether text reads well as Windows-1252: accents stand as they do in words.
 
     charset-normalizer 3.5 takes a few lines of it for cp1250, cp1006 or Big5.
     """
     decoded = text.decode("cp1252", "replace")
-    return set(decoded) - _ASCII <= _WESTERN and not _THREE_HIGH.search(decoded)
+    return set(decoded) - _ASCII <= _WESTERN and not _ODD.search(decoded)
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -13,6 +13,8 @@ SEPARATORS = {"\n": "line break", "|": "|", ";": ";", ",": ",", "#": "#"}
 WHOLE = ""
 """The separator of cells that hold one tag each."""
 
+_CHOICES = '{"choices"'
+"""How Label Studio's CSV begins a cell of several choices; a single one stands bare."""
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
 
@@ -35,6 +37,8 @@ def choose_separator(cells: Iterable[str], known: frozenset[str] = frozenset()) 
     texts = [cell for cell in cells if cell.strip() and not cell.lstrip().startswith("[")]
     if not texts:
         return None
+    if any(text.startswith(_CHOICES) for text in texts):
+        return WHOLE
     if known:
         shares = {}
         for separator in (WHOLE, *SEPARATORS):
@@ -65,8 +69,7 @@ def split_tags(cell: str, separator: str | None) -> list[Any]:
     text = cell.strip()
     if text.startswith("["):
         return _listed(text)
-    if text.startswith('{"choices"'):
-        # Label Studio's CSV: one choice stands bare, several stand in an object.
+    if text.startswith(_CHOICES):
         return _listed(json.dumps(json.loads(text)["choices"]))
     if separator is None and text:
         raise ValueError(f"tags: got {text!r:.60}, expected a JSON list")
