@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import zipfile
 from pathlib import Path
@@ -348,6 +349,18 @@ def test_a_saved_dataset_names_its_labels(tmp_path: Path) -> None:
         assert isinstance(cup, Product)
         assert (cup.tags, mug.tags) == (("green", "red"), ())  # type: ignore[union-attr]
         assert [row.tags for row in read(path, label_column="kind")] == [("cup",), None]  # type: ignore[union-attr]
+
+
+def test_a_shops_columns_in_parquet_and_excel(tmp_path: Path) -> None:
+    with (FILES / "shopify.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    book = openpyxl.Workbook()
+    for values in ([*rows[0]], *(list(row.values()) for row in rows)):
+        book.active.append(values)
+    book.save(tmp_path / "a.xlsx")
+    for name in ("a.parquet", "a.xlsx"):
+        assert read(tmp_path / name) == read(FILES / "shopify.csv"), name
 
 
 @pytest.mark.parametrize("variants", ["joined", "separate"])

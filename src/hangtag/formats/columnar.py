@@ -70,6 +70,17 @@ class ParquetRows:
         self._file.close()
 
 
+def parquet_header(source: Source) -> tuple[str, ...]:
+    """Return the names of a Parquet file's columns. Raises DataError: it cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return tuple(pyarrow.parquet.read_schema(source.random_access()).names)
+    except pyarrow.ArrowException as error:
+        raise _failure(source.name, "Parquet", error) from None
+
+
 class ArrowRows:
     """The rows of one Arrow file (a stream, as `datasets` writes it, or a file with a footer)."""
 

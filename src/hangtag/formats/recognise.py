@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from hangtag.errors import DataError
-from hangtag.formats.columnar import ArrowRows, ParquetRows
+from hangtag.formats.columnar import ArrowRows, ParquetRows, parquet_header
 from hangtag.formats.delimited import DelimitedRows, Dialect, read_head, recognise_dialect
 from hangtag.formats.feed_xml import feed_items
 from hangtag.formats.fields import Cells, Format, canonical_names
@@ -106,8 +106,15 @@ def recognise(source: Source, reading: Reading, *, is_raw: bool = False) -> Reco
     container = "jsonl" if source.path == "-" else _container(source)
     is_text = container == "delimited"
     dialect = recognise_dialect(source, reading) if is_text else Dialect(delimiter="", encoding="")
-    sample = [] if source.path == "-" or is_raw else list(_sample(source, container, dialect))
-    header = tuple(dict.fromkeys(name for row in sample for name in row))
+    header: tuple[str, ...] = ()
+    wanted: frozenset[str] | None = None
+    if container == "parquet":
+        # Other columns may be large, such as images.
+        header = parquet_header(source)
+        wanted = frozenset(name for name in header if canonical(name) in {*map(canonical, reading.names)})
+    is_sampled = source.path != "-" and not is_raw and wanted != frozenset()
+    sample = list(_sample(source, container, dialect, wanted)) if is_sampled else []
+    header = header or tuple(dict.fromkeys(name for row in sample for name in row))
     names = canonical_names(header)
     form = next(
         form for form in FORMATS
@@ -142,8 +149,10 @@ def _container(source: Source) -> str:
     return "delimited"
 
 
-def _sample(source: Source, container: str, dialect: Dialect) -> Iterator[dict[str, Any]]:
-    reader = _open_container(source, container, dialect, None, Position())
+def _sample(
+    source: Source, container: str, dialect: Dialect, columns: frozenset[str] | None
+) -> Iterator[dict[str, Any]]:
+    reader = _open_container(source, container, dialect, columns, Position())
     try:
         for _, row in reader.read(_SAMPLE_ROWS):
             if isinstance(row, dict):
