@@ -35,7 +35,7 @@ from eval.progress import ArmProgress
 from eval.settings import PERTURBATIONS, Evaluation, split_names
 from eval.store import FORMAT, Context, write_context, write_predictions, write_products
 from hangtag.catalogue.labelled import Dataset, load_dataset
-from hangtag.cli import add_reading_arguments, reading_options
+from hangtag.catalogue.options import add_reading_arguments, reading_options
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError, RecipeError, VocabularyError
 from hangtag.formats.rows import Reading

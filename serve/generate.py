@@ -51,14 +51,10 @@ from hangtag.bulk.output import Output
 from hangtag.bulk.parts import FORMATS
 from hangtag.catalogue.batch_files import product_of_request
 from hangtag.catalogue.files import STDIN, list_files
+from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
 from hangtag.catalogue.rows import count_rows
 from hangtag.catalogue.write_back import WriteBack
-from hangtag.cli import (
-    add_reading_arguments,
-    add_tagger_arguments,
-    add_write_back_arguments,
-    reading_options,
-)
+from hangtag.cli import add_tagger_arguments
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError, RecipeError
 from serve import catalogue_tagger

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from hangtag.catalogue.labelled import dataset_vocabulary, read_split
-from hangtag.cli import add_reading_arguments, reading_options
+from hangtag.catalogue.options import add_reading_arguments, reading_options
 from hangtag.errors import DataError, HangtagError, MissingExtra
 from hangtag.formats.rows import Reading
 from hangtag.product import Product

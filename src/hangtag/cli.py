@@ -19,12 +19,12 @@ from typing import get_args
 
 from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.files import STDIN, catalogue_file
-from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
+from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
+from hangtag.catalogue.products import BadRow, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.catalogue.write_back import TARGETS, WriteBack
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError
-from hangtag.formats.recognise import FORMAT_NAMES
 from hangtag.formats.rows import Reading
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
@@ -154,68 +154,6 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
         default="set",
         help="set: answers are correct sets; schema: the engine's JSON schema, repaired where it fails; "
         "free: no constraint (default: %(default)s)",
-    )
-
-
-def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how files of products are read; `reading_options` reads them."""
-    group = parser.add_argument_group("reading products (docs/files.md)")
-    group.add_argument(
-        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="read a product's field from a column"
-    )
-    group.add_argument(
-        "--from",
-        dest="from_format",
-        metavar="FORMAT",
-        help=f"the format of the file: {', '.join(FORMAT_NAMES)} (default: recognised by its header)",
-    )
-    group.add_argument("--encoding", metavar="E", help="of delimited text, such as cp1252 (default: recognised)")
-    group.add_argument(
-        "--delimiter", metavar="C", help="of delimited text: a character, or tab (default: recognised)"
-    )
-    group.add_argument(
-        "--variants",
-        choices=("joined", "separate"),
-        help="a product's variants: one product with all options, or each its own row (default: joined)",
-    )
-    group.add_argument(
-        "--tag-separator",
-        metavar="S",
-        help="what stands between the tags of a cell: a character, newline, or none (default: recognised)",
-    )
-    group.add_argument("--label-column", metavar="COLUMN", help="read a product's tags from this column")
-
-
-def add_write_back_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how tags are written back."""
-    group = parser.add_argument_group("writing back (docs/files.md)")
-    group.add_argument(
-        "--to",
-        choices=TARGETS,
-        help="write the file back with its tags, every other cell as it was; of another kind: its products",
-    )
-    group.add_argument(
-        "--merge",
-        choices=("add", "replace"),
-        default="add",
-        help="with --to: new tags come after those that a product has, or take their place (default: %(default)s)",
-    )
-
-
-def reading_options(arguments: argparse.Namespace, vocabulary: TagVocabulary | None = None) -> Reading:
-    """Return what the options of `add_reading_arguments` say; the vocabulary's names help to tell tags apart.
-
-    Raises:
-        DataError: a mapping is refused.
-    """
-    given = vars(arguments)
-    names = ("encoding", "delimiter", "tag_separator", "label_column")
-    return Reading(
-        columns=parse_columns(arguments.map),
-        format=given["from_format"],
-        variants=arguments.variants or "joined",
-        known_tags=frozenset(name.casefold() for name in vocabulary.names) if vocabulary else frozenset(),
-        **{name: given[name] for name in names},
     )
 
 

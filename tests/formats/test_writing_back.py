@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from hangtag.catalogue.products import read_catalogue
 from hangtag.cli import main
-from hangtag.formats.delimited import Dialect
 from hangtag.formats.delimited_writer import _spans, _with_cell
+from hangtag.formats.dialect import Dialect
 from hangtag.formats.json_writer import with_value
 from hangtag.formats.rows import Reading
 from hangtag.product import Product

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import IO
 
 from hangtag.errors import DataError
-from hangtag.formats.delimited import DelimitedRows, Dialect, read_head
+from hangtag.formats.delimited import DelimitedRows
+from hangtag.formats.dialect import Dialect, read_head
 from hangtag.formats.rows import Position, Source
 
 Cells = Iterator[tuple[int, str]]

@@ -8,7 +8,7 @@ from typing import IO
 from xml.sax.saxutils import escape
 
 from hangtag.errors import DataError
-from hangtag.formats.delimited import read_head
+from hangtag.formats.dialect import read_head
 from hangtag.formats.feed_xml import FeedParser
 from hangtag.formats.rows import Source
 

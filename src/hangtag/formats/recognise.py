@@ -9,7 +9,8 @@ from typing import Any
 
 from hangtag.errors import DataError
 from hangtag.formats.columnar import ArrowRows, ParquetRows, parquet_header
-from hangtag.formats.delimited import DelimitedRows, Dialect, read_head, recognise_dialect
+from hangtag.formats.delimited import DelimitedRows
+from hangtag.formats.dialect import Dialect, read_head, recognise_dialect
 from hangtag.formats.feed_xml import feed_items
 from hangtag.formats.fields import Cells, Format, canonical_names
 from hangtag.formats.google import Google
