@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: setup demo test check format bench help
+.PHONY: setup demo test check format bench docs help
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -31,3 +31,7 @@ bench: setup  ## the short forms of the benchmarks
 	@$(PY) -m bench constraint --short
 	@$(PY) -m bench decode --short
 	@$(PY) -m bench catalogue --short
+
+docs: setup  ## the site of docs/ in build/site, links checked
+	@$(PY) -c "import material, mkdocstrings_handlers.python" 2>/dev/null || $(PY) -m pip install --quiet --editable ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contestant import Contestant
+from hangtag import program
 from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.constraint import Limits, parse_answer
 from hangtag.engines.vllm_offline import KV_CACHE_GIB, VllmEngine
@@ -49,8 +50,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         HangtagError: the dataset is refused, or too small, or an engine ended.
     """
-    from tqdm import tqdm
-
     data = load_dataset(arguments.data, splits=("train", "test"))
     rounds = _rounds(data, arguments.products, arguments.rounds)
     results: dict[str, list[dict[str, Any]]] = {"catalogue": [], "bare": [], "run-batch": []}
@@ -63,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             theirs = Contestant("run-batch", _work_run_batch, settings)
             theirs.start()
             vocabulary, limits = TagVocabulary.from_json(settings["vocabulary"]), settings["limits"]
-            for number, products in enumerate(tqdm(rounds, desc="rounds", unit="round")):
+            for number, products in enumerate(program.progress("rounds", "round", iterable=rounds)):
                 place = Path(folder) / f"round-{number}"
                 place.mkdir()
                 lines = [product.model_dump_json(exclude={"tags"}) for product in products]

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contestant import Contestant
+from hangtag import program
 from hangtag.catalogue.labelled import load_dataset
 from hangtag.constraint import parse_answer
 from hangtag.errors import RecipeError
@@ -89,8 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark and return the exit code."""
-    from tqdm import tqdm
-
     if arguments.short:
         arguments.products, arguments.rounds, arguments.contestants = 32, 1, ["set", "xgrammar"]
     if arguments.products < 1 or arguments.rounds < 0:
@@ -114,9 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
     workers = {name: Contestant(name, _work, name, options, vocabulary.to_json(), products) for name in order}
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in order}
     try:
-        dtypes = [worker.start() for worker in tqdm(workers.values(), desc="starting engines", unit="engine")]
+        dtypes = [
+            worker.start() for worker in program.progress("starting engines", "engine", iterable=workers.values())
+        ]
         exact_tokens = None
-        for _ in tqdm(range(arguments.rounds + 1), desc="rounds", unit="round"):
+        for _ in program.progress("rounds", "round", iterable=range(arguments.rounds + 1)):
             for name in order:
                 result = workers[name].ask({"exact_tokens": exact_tokens})
                 rounds[name].append(result)
@@ -168,7 +169,7 @@ def _work(
 ) -> None:
     from hangtag.constraint import Limits
     from hangtag.engines.vllm_offline import VllmEngine
-    from hangtag.language_model.generative import Decoding
+    from hangtag.language_model.generative import Decoding, Request
     from hangtag.language_model.prompt import Budget
     from hangtag.loading import fine_tuned_tagger, load_tagger
 
@@ -195,6 +196,7 @@ def _work(
                 limits=limits,
                 # Finding the tags nearest to each product is no part of decoding.
                 budget=Budget(shortlist=0),
+                evidence=None,
                 max_tokens=options["max_tokens"],
             )
         plan = replace(
@@ -203,7 +205,8 @@ def _work(
             exact_tokens=request["exact_tokens"] if name == "free" else None,
         )
         prompts = [prompt for prompt in tagger.prompt_ids(products) if not isinstance(prompt, str)]
-        generations = [generation for _, generation in engine.stream(enumerate(prompts), plan)]
+        requests = [Request(key, prompt) for key, prompt in enumerate(prompts)]
+        generations = [generation for _, generation in engine.stream(requests, plan)]
         seconds = time.perf_counter() - start
         counts: Counter[str] = Counter()
         for generation in generations:

@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hangtag import program
 from hangtag.catalogue.labelled import load_dataset
 from hangtag.constraint import Limits, answer_schema, parse_answer
 from hangtag.errors import EngineError, RecipeError
@@ -237,7 +238,6 @@ async def _measure(
     contestants: Sequence[Contestant], arguments: argparse.Namespace, rates: Sequence[Callable[[float], float]]
 ) -> dict[str, Any]:
     import httpx
-    from tqdm import tqdm
 
     key = os.environ.get(arguments.key_variable)
     results: dict[str, Any] = {one.name: {"closed": [], "open": []} for one in contestants}
@@ -252,7 +252,7 @@ async def _measure(
                 raise EngineError(
                     f"{one.url}: answered {first[-1].status}; is the server running, and the key right?"
                 )
-        with tqdm(total=total, unit="load", desc="measuring") as progress:
+        with program.progress("measuring", "load", total=total) as bar:
             for num_clients in arguments.clients:
                 for one in contestants:
                     start = time.perf_counter()
@@ -261,7 +261,7 @@ async def _measure(
                     results[one.name]["closed"].append(
                         {"clients": num_clients, **_summary(one, outcomes, seconds)}
                     )
-                    progress.update()
+                    bar.update()
             for rate in rates:
                 for one in contestants:
                     capacity = max((row["answers_per_s"] for row in results[one.name]["closed"]), default=1.0)
@@ -270,7 +270,7 @@ async def _measure(
                     seconds = time.perf_counter() - start
                     row = {"rate": round(rate(capacity), 3), **_summary(one, outcomes, seconds)}
                     results[one.name]["open"].append(row)
-                    progress.update()
+                    bar.update()
     return results
 
 

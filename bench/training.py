@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hangtag import program
 from hangtag.errors import RecipeError
 from hangtag.loading import DEFAULT_MODEL
 from hangtag.manifest import provenance, write_json
@@ -53,15 +54,13 @@ def run(options: argparse.Namespace) -> int:
     if options.products < 2 * options.batch_size or options.rounds < 1:
         raise RecipeError("--products needs at least two batches (the first is not timed), --rounds at least 1")
     keep_freed_memory()
-    from tqdm import tqdm
-
     bf16 = is_bfloat16_faster()
     rates: dict[tuple[str, str], dict[str, list[float]]] = {
         kind: {who: [] for who in _runners(kind)} for kind in _KINDS
     }
     lengths: dict[tuple[str, str], float] = {}
     turns = [(kind, who) for _ in range(options.rounds) for kind in _KINDS for who in _runners(kind)]
-    for kind, who in tqdm(turns, desc="turns", unit="turn"):
+    for kind, who in program.progress("turns", "turn", iterable=turns):
         with contextlib.closing(_Contest(options, *kind, bf16=bf16, compiled=who == "compiled")) as contest:
             rates[kind][who].append(contest.bare() if who == "bare" else contest.trainer())
             lengths[kind] = contest.mean_length

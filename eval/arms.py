@@ -4,10 +4,12 @@
 |---|---|---|
 | majority | the most frequent tags, whatever the product | |
 | lexical | tags whose name or alias stands in the text | |
+| evidence | words and meaning with default weights, and the nearest labelled products | |
 | linear | TF-IDF and one-vs-rest logistic regression | scikit-learn |
 | bert | an encoder with a multi-label head, from `--run` or trained on a small dataset | torch, transformers |
 | nearest | the tags of the nearest labelled products, voted | |
-| zero_shot, few_shot | a language model that is prompted | vllm or transformers, a fetched model |
+| zero_shot, few_shot | a prompted language model, and nothing else | vllm or transformers, a fetched model |
+| fused_zero_shot, fused_few_shot | the same, led by evidence: what `hangtag tag` does | the same |
 | qlora | a fine-tuned language model, from `--run`; called by its method in reports | vllm or transformers |
 | http | an OpenAI-compatible endpoint | its address |
 
@@ -32,6 +34,7 @@ from eval.predict import Contestant, content_hash, slug
 from eval.settings import Evaluation
 from hangtag.catalogue.labelled import Dataset
 from hangtag.errors import DataError, EngineError, HangtagError, RecipeError
+from hangtag.evidence.loading import default_fusion
 from hangtag.language_model.examples import default_limits
 from hangtag.language_model.prompt import default_template
 from hangtag.loading import BaselineName, load_baseline, load_engine
@@ -43,8 +46,10 @@ from hangtag.tagging import stream_of
 if TYPE_CHECKING:
     from hangtag.language_model.generative import Decoding
 
-KINDS = ("majority", "lexical", "linear", "nearest", "bert", "zero_shot", "few_shot", "qlora", "http")
-LLM_KINDS = ("zero_shot", "few_shot", "qlora", "http")
+BASELINES = ("majority", "lexical", "evidence", "linear", "nearest", "bert")
+PROMPTED = ("zero_shot", "few_shot", "fused_zero_shot", "fused_few_shot")
+LLM_KINDS = (*PROMPTED, "qlora", "http")
+KINDS = (*BASELINES, *LLM_KINDS)
 _DECODINGS: dict[str, Decoding] = {"": "set", "unconstrained": "free", "schema": "schema"}
 _QUICK_BERT_PRODUCTS = 500
 # A minute or two on two cores: a stand-in that shows the arm, far from the best that an encoder can do.
@@ -164,7 +169,7 @@ def _why_missing(arm: Arm, recipe: Evaluation, dataset: Dataset) -> str | None:
         if not all(map(_is_installed, ("torch", "transformers", "accelerate"))):
             return "pip install 'hangtag[train]'"
         return _why_not_fetched("minilm-l6")
-    if arm.kind in ("zero_shot", "few_shot"):
+    if arm.kind in PROMPTED:
         engine = _engine(recipe)
         if not _is_installed(engine):
             return "pip install 'hangtag[cpu]' (or 'hangtag[gpu]')"
@@ -200,13 +205,22 @@ def spec_of(arm: Arm, recipe: Evaluation, dataset: Dataset) -> TaggerSpec | None
     if arm.kind == "http" and recipe.http:
         server = recipe.http.model_dump(include={"url", "model", "key_variable", "shots", "concurrency"})
         return TaggerSpec(vocabulary, Endpoint(examples=everything, constrained=arm.decoding != "free", **server))
-    if arm.kind not in ("zero_shot", "few_shot"):
+    if arm.kind not in PROMPTED:
         return None
     # Without examples, not even the number of tags that a labelled product holds is known.
-    examples = Examples() if arm.kind == "zero_shot" else everything
-    shots = recipe.shots if arm.kind == "few_shot" else 0
+    examples = Examples() if arm.kind.endswith("zero_shot") else everything
+    shots = recipe.shots if arm.kind.endswith("few_shot") else 0
     limits = default_limits(vocabulary, examples.products)
-    prompted = Prompted(recipe.model, examples, shots, limits, default_template(shots), arm.decoding)
+    is_led = arm.kind.startswith("fused") and arm.decoding == "set"
+    prompted = Prompted(
+        recipe.model,
+        examples,
+        shots,
+        limits,
+        default_template(shots),
+        arm.decoding,
+        evidence=default_fusion(has_examples=bool(examples.products)) if is_led else None,
+    )
     return TaggerSpec(vocabulary, prompted)
 
 

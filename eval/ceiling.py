@@ -19,7 +19,6 @@ is the path of ceiling.json. Exit codes: 0 done, 2 misused.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections import Counter
@@ -33,9 +32,9 @@ from numpy.typing import NDArray
 
 from eval.settings import split_names
 from eval.store import ArmPredictions, Context, read_context, read_predictions, read_products
-from hangtag import metrics
+from hangtag import metrics, program
 from hangtag.baselines.facet_decoding import decode_scores, tag_matrix, tune_thresholds
-from hangtag.errors import HangtagError, RecipeError
+from hangtag.errors import RecipeError
 from hangtag.manifest import write_json
 from hangtag.metrics import Outcomes
 from hangtag.metrics.text import interval, markdown_table, signed
@@ -51,9 +50,7 @@ _Answers = Sequence[frozenset[str] | None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.ceiling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m eval.ceiling", __doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="results folder of eval.run, with predictions/")
     parser.add_argument(
         "--arms",
@@ -62,16 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
-    try:
+
+    def work() -> int:
         found = ceiling(folder, split_names(arguments.arms))
-    except HangtagError as error:
-        print(f"eval.ceiling: {error}", file=sys.stderr)
-        return error.exit_code
-    write_json(folder / "ceiling.json", found)
-    text = markdown(found)
-    (folder / "ceiling.md").write_text(text, encoding="utf-8")
-    print(f"{text}\n{folder / 'ceiling.json'}")
-    return 0
+        write_json(folder / "ceiling.json", found)
+        text = markdown(found)
+        (folder / "ceiling.md").write_text(text, encoding="utf-8")
+        print(f"{text}\n{folder / 'ceiling.json'}")
+        return 0
+
+    return program.run("eval.ceiling", work)
 
 
 def ceiling(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,6 @@ Output contract: a table on stdout, the last line one JSON document. Exit codes:
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import math
@@ -27,8 +26,8 @@ from eval.report import read_results
 from eval.score import figures
 from eval.settings import split_names
 from eval.store import has_predictions, read_context, read_predictions, read_products
-from hangtag import metrics
-from hangtag.errors import DataError, HangtagError, RecipeError
+from hangtag import metrics, program
+from hangtag.errors import DataError, RecipeError
 
 GATED = ("exact_match", "set_f1", "micro_f1", "macro_f1", "jaccard", "validity")
 _LOWER_IS_BETTER = ("cardinality_error", "calibration_error")
@@ -36,9 +35,7 @@ _LOWER_IS_BETTER = ("cardinality_error", "calibration_error")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m eval.compare", __doc__)
     parser.add_argument("old", type=Path, metavar="A", help="results.json of the old state")
     parser.add_argument("new", type=Path, metavar="B", help="results.json of the new state")
     parser.add_argument(
@@ -53,18 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--figures", metavar="F,G", default=",".join(GATED), help="figures that can fail it (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         if not 0 <= arguments.margin < math.inf:
             raise RecipeError(f"--margin {arguments.margin}: expected a number from 0 on")
         found = compare(arguments.old, arguments.new, arms=split_names(arguments.arms))
-        gated = split_names(arguments.figures)
-        regressions = _regressions(found, gated, arguments.margin)
-    except HangtagError as error:
-        print(f"eval.compare: {error}", file=sys.stderr)
-        return error.exit_code
-    print(_text(found, regressions, arguments.margin))
-    print(json.dumps({"moved": sum(row["moved"] for row in found["rows"]), "regressions": regressions}))
-    return 1 if regressions else 0
+        regressions = _regressions(found, split_names(arguments.figures), arguments.margin)
+        print(_text(found, regressions, arguments.margin))
+        print(json.dumps({"moved": sum(row["moved"] for row in found["rows"]), "regressions": regressions}))
+        return 1 if regressions else 0
+
+    return program.run("eval.compare", work)
 
 
 def compare(old: Path, new: Path, *, arms: Sequence[str] = ()) -> dict[str, Any]:

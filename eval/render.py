@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from eval.formats import (
     verdict,
 )
 from eval.plots import pareto_front, plots
+from hangtag.durable import replaced
 from hangtag.metrics.text import interval, markdown_table, markdown_text, signed
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
@@ -87,9 +87,8 @@ _IDENTITY = (
 def write_reports(out: Path, results: dict[str, Any]) -> None:
     """Write report.md and report.html into the results folder, each replaced as a whole."""
     for name, text in (("report.md", markdown(results)), ("report.html", html(results))):
-        temporary = out / f".{name}.partial"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out / name)
+        with replaced(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def findings(results: dict[str, Any]) -> list[str]:

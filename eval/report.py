@@ -1,7 +1,7 @@
-"""Write the results table of a README from results.json files.
+"""Write the results table of a Markdown file from results.json files.
 
-    python -m eval.report README.md eval/results/*/results.json
-    python -m eval.report README.md eval/results/*/results.json --check
+    python -m eval.report docs/results.md eval/results/*/results.json
+    python -m eval.report docs/results.md eval/results/*/results.json --check
 
 Output contract: the lines between the two markers `<!-- results:begin -->` and `<!-- results:end -->` of the file
 are replaced, nothing else is touched. With --check nothing is written. Exit codes: 0 done (or up to date), 1 the
@@ -10,7 +10,6 @@ table is out of date, 2 misused.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -20,7 +19,8 @@ from typing import Any
 
 from eval.formats import significant
 from eval.store import FORMAT
-from hangtag.errors import DataError, HangtagError
+from hangtag import program
+from hangtag.errors import DataError
 from hangtag.metrics.text import interval, markdown_table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -28,27 +28,30 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("readme", type=Path, metavar="README", help="a file with the two markers")
+    parser = program.parser("python -m eval.report", __doc__)
+    parser.add_argument("document", type=Path, metavar="FILE", help="a Markdown file with the two markers")
     parser.add_argument(
         "results", type=Path, nargs="+", metavar="RESULTS", help="results.json files, in this order"
     )
     parser.add_argument("--check", action="store_true", help="only say whether the table is up to date")
     arguments = parser.parse_args(argv)
-    try:
-        text = _read(arguments.readme)
-        table = results_table([(path, read_results(path)) for path in arguments.results], arguments.readme.parent)
-        updated = replace_table(text, table, str(arguments.readme))
-        if arguments.check:
-            if updated != text:
-                print(f"{arguments.readme}: the results table is out of date; run this without --check")
-            return int(updated != text)
-        arguments.readme.write_text(updated, encoding="utf-8")
-    except HangtagError as error:
-        print(f"eval.report: {error}", file=sys.stderr)
-        return error.exit_code
+    return program.run("eval.report", lambda: report(arguments.document, arguments.results, check=arguments.check))
+
+
+def report(document: Path, results: Sequence[Path], *, check: bool) -> int:
+    """Write the table into the file, or say whether it is up to date (exit code 1: it is not).
+
+    Raises:
+        HangtagError: a file is refused, or has no place for the table.
+    """
+    text = _read(document)
+    table = results_table([(path, read_results(path)) for path in results], document.parent)
+    updated = replace_table(text, table, str(document))
+    if check:
+        if updated != text:
+            print(f"{document}: the results table is out of date; run this without --check")
+        return int(updated != text)
+    document.write_text(updated, encoding="utf-8")
     return 0
 
 

@@ -31,9 +31,9 @@ from typing import Any
 
 from eval.arms import Arm, ArmLoader, choose_arms, identity
 from eval.predict import Predictions, content_hash, open_log, predict, slug
-from eval.progress import ArmProgress
 from eval.settings import PERTURBATIONS, Evaluation, split_names
 from eval.store import FORMAT, Context, write_context, write_predictions, write_products
+from hangtag import program
 from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.catalogue.options import add_reading_arguments, reading_options
 from hangtag.config import load_recipe
@@ -49,23 +49,18 @@ OUT = Path(__file__).parent / "out"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
+
+    def work() -> int:
         if arguments.rescore:
             return rescore(arguments)
         command = " ".join(["python -m eval.run", *map(_shown, sys.argv[1:] if argv is None else argv)])
         return run(arguments, command)
-    except HangtagError as error:
-        print(f"eval.run: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("eval.run: interrupted; repeat the command to go on", file=sys.stderr)
-        return 1
+
+    return program.run("eval.run", work, interrupted="interrupted; repeat the command to go on")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m eval.run", __doc__)
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="YAML of settings; options given here win")
     what = parser.add_argument_group("what is compared")
     what.add_argument(
@@ -338,9 +333,9 @@ class _Job:
                 contestants.append(loader.load(arm))
             return contestants[0]
 
-        with ArmProgress(arm.name, len(products) * len(variants)) as progress:
+        with program.progress(arm.name, "product", total=len(products) * len(variants)) as bar:
             for kind, variant in variants.items():
-                done = self._predict_variant(arm, described, kind, variant, load, progress)
+                done = self._predict_variant(arm, described, kind, variant, load, bar)
                 changed = [a != b for a, b in zip(products, variant, strict=True)]
                 write_predictions(self.out, arm.name, kind, done, changed if kind else None)
         return described
@@ -358,7 +353,7 @@ class _Job:
         kind: str | None,
         products: Sequence[Product],
         load: Any,
-        progress: ArmProgress,
+        bar: Any,
     ) -> Predictions:
         content = {
             **described,
@@ -370,7 +365,7 @@ class _Job:
         }
         name = slug(arm.name) + (f".{kind}" if kind else "")
         log = open_log(self.out / "predictions" / f"{name}-{content_hash(content)}.jsonl", content)
-        return predict(log, products, load, batch_size=arm.batch_size, advance=progress.advance)
+        return predict(log, products, load, batch_size=arm.batch_size, advance=bar.update)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import sys
 import time
 from typing import Any
 
+from hangtag import program
 from hangtag.bulk.chunks import read_chunks
 from hangtag.bulk.edition import Job, count_known
 from hangtag.bulk.finish import Plan
 from hangtag.bulk.keys import RowKeys
 from hangtag.bulk.output import Output
 from hangtag.catalogue.rows import count_rows
-from hangtag.errors import DataError, MissingExtra
+from hangtag.errors import DataError
 from hangtag.product import Product
 from serve.catalogue_tagger import CatalogueTagger
 
@@ -60,20 +61,11 @@ def foresee(output: Output, plan: Plan, *, rate: float | None) -> dict[str, Any]
         rows = sum(record.num_rows for record in records)
         counts: dict[str, Any] = {"rows": rows, "reused": rows, "to_tag": 0}
     else:
-        with row_bar(desc="reading", disable=not sys.stderr.isatty()) as bar:
+        with program.progress("reading", "row") as bar:
             counts = dict(count_known(output, plan.job, bar.update))
     document = counts | _hours(counts["to_tag"], _known_speed(output), rate)
     _say(document)
     return document
-
-
-def row_bar(**options: Any) -> Any:
-    """Return a progress bar over rows. Raises MissingExtra: tqdm is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise MissingExtra("tqdm", "eval") from None
-    return tqdm(unit="row", **options)
 
 
 def _known_speed(output: Output) -> float | None:

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hangtag import program
 from hangtag.catalogue.labelled import load_dataset
 from hangtag.catalogue.tagging_writer import TaggingWriter
-from hangtag.errors import HangtagError, RecipeError
+from hangtag.errors import RecipeError
 from hangtag.language_model.examples import DEFAULT_SHOTS, default_limits
-from hangtag.loading import DEFAULT_MODEL, load_tagger
+from hangtag.loading import DEFAULT_MODEL, load_baseline, load_tagger
 from hangtag.metrics import Outcomes, exact_match, set_f1
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -27,9 +28,7 @@ from hangtag.tagging import Tagging
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demonstration and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serve.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m serve.demo", __doc__)
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="M", help="the language model (default: %(default)s)"
     )
@@ -45,19 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("out/demo.jsonl"), metavar="F", help="the taggings (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    try:
-        demonstrate(arguments)
-    except HangtagError as error:
-        print(f"serve.demo: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return program.run("serve.demo", lambda: demonstrate(arguments))
 
 
-def demonstrate(arguments: argparse.Namespace) -> None:
+def demonstrate(arguments: argparse.Namespace) -> int:
     """Tag, print and write."""
     from rich.console import Console
     from rich.table import Table
-    from tqdm import tqdm
 
     from hangtag.baselines.lexical import LexicalTagger
     from hangtag.baselines.majority import MajorityTagger
@@ -78,7 +71,7 @@ def demonstrate(arguments: argparse.Namespace) -> None:
         shots=arguments.shots,
         limits=default_limits(data.vocabulary, data.train, with_parents=True),
     )
-    taggings = list(tqdm(tagger.stream(products), total=len(products), unit="product", desc="tagging"))
+    taggings = list(program.progress("tagging", "product", iterable=tagger.stream(products), total=len(products)))
     with TaggingWriter(arguments.out) as writer:
         writer.write(taggings)
 
@@ -87,6 +80,7 @@ def demonstrate(arguments: argparse.Namespace) -> None:
     arms = {
         "majority": MajorityTagger.fit(data.train, data.vocabulary).tag(products),
         "lexical": LexicalTagger(data.vocabulary).tag(products),
+        "evidence": load_baseline("evidence", data.train, (), data.vocabulary).tag(products),
         f"{arguments.model}, {arguments.shots} shots": taggings,
     }
     scores = Table(title=f"{len(products)} test products of the sample")
@@ -103,6 +97,7 @@ def demonstrate(arguments: argparse.Namespace) -> None:
             soft_wrap=True,
         )
     console.print(f"The taggings are in {arguments.out}.", soft_wrap=True)
+    return 0
 
 
 def _side_by_side(products: Sequence[Product], taggings: Sequence[Tagging]) -> object:

@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hangtag import program
 from hangtag.bulk.chunks import read_chunks
 from hangtag.bulk.edition import WINDOW, EditionRun, Job, Totals
 from hangtag.bulk.finish import (
@@ -56,7 +57,7 @@ from hangtag.catalogue.rows import count_rows
 from hangtag.catalogue.write_back import WriteBack
 from hangtag.cli import add_tagger_arguments
 from hangtag.durable import Step, no_step
-from hangtag.errors import DataError, HangtagError, RecipeError
+from hangtag.errors import DataError, RecipeError
 from serve import catalogue_tagger
 from serve.catalogue_report import write_html
 from serve.catalogue_tagger import CatalogueTagger, LazyStream
@@ -67,19 +68,15 @@ PART_ROWS = 10_000
 def main(argv: Sequence[str] | None = None, *, step: Step = no_step) -> int:
     """Run the command line and return the exit code. `step` hears of every step of a durable write."""
     arguments = parser().parse_args(argv)
-    try:
+
+    def work() -> int:
         with _terminated_as_interrupted():
             summary = generate(arguments, step=step)
-    except HangtagError as error:
-        say(f"serve.generate: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        say(
-            f"serve.generate: interrupted; what was tagged is safe in {arguments.output}: the same command goes on"
-        )
-        return 1
-    print(json.dumps(summary, ensure_ascii=False))
-    return 3 if summary.get("failed") else 0
+        print(json.dumps(summary, ensure_ascii=False))
+        return 3 if summary.get("failed") else 0
+
+    safe = f"interrupted; what was tagged is safe in {arguments.output}: the same command goes on"
+    return program.run("serve.generate", work, interrupted=safe)
 
 
 @contextlib.contextmanager
@@ -114,9 +111,7 @@ def _say_once() -> Callable[[str], None]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serve.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m serve.generate", __doc__)
     parser.add_argument("inputs", nargs="+", metavar="IN", help="the catalogue: files, folders, patterns, or -")
     parser.add_argument("output", type=Path, metavar="OUT", help="the output folder")
     add_tagger_arguments(parser, is_vocabulary_required=False)
@@ -347,12 +342,12 @@ class _Progress:
         *,
         is_quiet: bool,
     ) -> None:
-        from serve.catalogue_plan import row_bar
-
         counts = [None] if is_quiet else [count_rows(file) for file in job.files]
         total = None if None in counts else sum(count or 0 for count in counts)
         self._done = sum(record.num_rows for record in output.records[edition.number].values())
-        self._bar = row_bar(total=total, initial=self._done, disable=is_quiet, smoothing=0.05, desc="tagging")
+        self._bar = program.progress(
+            "tagging", "row", total=total, initial=self._done, disable=is_quiet, smoothing=0.05
+        )
         self._stream = stream
         self._start: float | None = None
         self._tokens = 0

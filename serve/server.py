@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hangtag import program
 from hangtag.engines.vllm_offline import MAX_IN_FLIGHT, MAX_MODEL_LEN
 from hangtag.errors import EngineError, HangtagError, RecipeError
 from hangtag.loading import DEFAULT_MODEL
@@ -44,14 +45,12 @@ from serve.vllm_start import (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments, rest = parse_arguments(argv)
-    try:
+
+    def work() -> int:
         check_flags(rest)
         return serve(arguments, rest)
-    except HangtagError as error:
-        print(f"serve.server: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 1
+
+    return program.run("serve.server", work)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -60,12 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serve.server",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program.parser("python -m serve.server", __doc__, allow_abbrev=False)
     what = parser.add_argument_group("what is served")
     what.add_argument("--run", metavar="DIR", help="a fine-tuned run: brings model, vocabulary and prompt")
     what.add_argument(
@@ -97,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--prompt", metavar="F", help="a prompt template (default: prompts/*_v1.jinja)")
     what.add_argument("--min-tags", type=int, default=0, metavar="N", help="fewest tags (default: %(default)s)")
     what.add_argument("--max-tags", type=int, metavar="N", help="most tags (default: as an example holds, else 8)")
+    what.add_argument(
+        "--evidence", default="default", metavar="E", help="as in hangtag tag: default, none, or a file of weights"
+    )
     what.add_argument("--with-parents", action="store_true", help="a tag's parents come with it")
     what.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="tokens of a whole answer (default: %(default)s)"
@@ -287,7 +284,8 @@ def vocabulary_settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         entries["default"] = {"name": "default", "run": str(Path(arguments.run).resolve())}
     shared = {
         "shots": arguments.shots, "prompt": arguments.prompt, "min_tags": arguments.min_tags,
-        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents, "max_tokens": arguments.max_tokens,
+        "max_tags": arguments.max_tags, "with_parents": arguments.with_parents, "evidence": arguments.evidence,
+        "max_tokens": arguments.max_tokens,
     }  # fmt: skip
     for text in arguments.vocabulary:
         name, path = _named(text)

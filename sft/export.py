@@ -13,7 +13,6 @@ codes: 0 done, 1 an export beyond the tolerance, 2 misused.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,7 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hangtag.errors import DataError, HangtagError, MissingExtra, RecipeError
+from hangtag import program
+from hangtag.durable import replaced
+from hangtag.errors import DataError, MissingExtra, RecipeError
 from hangtag.manifest import RunFiles
 
 NUM_PARITY = 64
@@ -31,9 +32,7 @@ _BASE = ".base"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export the run and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sft.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m sft.export", __doc__)
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="a completed run of sft.train")
     parser.add_argument(
         "--dtype",
@@ -43,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quantize", choices=("int8",), help="write model-int8 too, for CPUs")
     options = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         print(json.dumps(export(options.run, options.dtype, options.quantize)))
-    except HangtagError as error:
-        print(f"sft.export: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return 0
+
+    return program.run("sft.export", work)
 
 
 def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
@@ -76,27 +75,23 @@ def export(run: Path, dtype: str, quantize: str | None) -> dict[str, Any]:
     products = load_labelled(run / CHECK_FILE)
     if not products:
         raise DataError(f"{run}: {CHECK_FILE} holds no product to check the export with")
-    staged = run / ".model"
-    shutil.rmtree(staged, ignore_errors=True)
-    adapted = _merge(run, recipe, vocabulary, staged, dtype, products[:NUM_PARITY], settings)
     measured: dict[str, Any] = {"dtype": dtype}
-    measured["parity"] = _gate(run, recipe, staged, dtype, adapted, products, vocabulary, settings)
-    shutil.rmtree(run / _BASE, ignore_errors=True)
-    _replace(staged, run / "model")
+    with replaced(run / "model") as staged:
+        adapted = _merge(run, recipe, vocabulary, staged, dtype, products[:NUM_PARITY], settings)
+        measured["parity"] = _gate(run, recipe, staged, dtype, adapted, products, vocabulary, settings)
+        shutil.rmtree(run / _BASE, ignore_errors=True)
     measured["sha256"] = folder_sha256(run / "model")
     if quantize:
         from sft.int8 import write_int8
 
         measured["served"] = _served(run, run / "model", products, vocabulary, settings)
-        staged = run / ".model-int8"
-        shutil.rmtree(staged, ignore_errors=True)
-        write_int8(run / "model", staged)
-        measured["int8"] = _served(run, staged, products, vocabulary, settings)
+        with replaced(run / "model-int8") as staged:
+            write_int8(run / "model", staged)
+            measured["int8"] = _served(run, staged, products, vocabulary, settings)
         measured["int8"] |= {
             f"{name}_change": round(measured["int8"][name] - measured["served"][name], 4)
             for name in ("set_f1", "exact_match")
         }
-        _replace(staged, run / "model-int8")
         measured["int8"]["sha256"] = folder_sha256(run / "model-int8")
     manifest = RunManifest.read(run)
     manifest.model_copy(update={"details": manifest.details | {"export": measured}}).write(run)
@@ -205,11 +200,6 @@ def _tagger(run: Path, engine: Any, vocabulary: Any, settings: Any) -> Any:
     from hangtag.loading import fine_tuned_tagger
 
     return fine_tuned_tagger(engine, vocabulary, settings, template=RunFiles(run).prompt)
-
-
-def _replace(staged: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(staged, target)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ the pairs but for 16 bytes each. The last line of stdout is the report as JSON. 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -27,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from hangtag import program
 from hangtag.catalogue.labelled import dataset_vocabulary, read_split
 from hangtag.catalogue.options import add_reading_arguments, reading_options
-from hangtag.errors import DataError, HangtagError, MissingExtra
+from hangtag.errors import DataError, MissingExtra
 from hangtag.formats.rows import Reading
 from hangtag.product import Product
 from sft.labelled import check_labels
@@ -42,9 +42,7 @@ _SPLITS = ("train", "validation")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the pairs and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sft.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m sft.prepare", __doc__)
     parser.add_argument("recipe", nargs="?", help="YAML file, see sft/recipe.py (default: SmolLM2's defaults)")
     parser.add_argument(
         "--data", required=True, type=Path, metavar="D", help="labelled dataset, or a file of labelled products"
@@ -55,13 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hangtag.config import load_recipe
     from hangtag.loading import DEFAULT_MODEL
 
-    try:
+    def work() -> int:
         recipe = load_recipe(options.recipe, TrainRecipe, None if options.recipe else {"model": DEFAULT_MODEL})
         print(json.dumps(prepare(recipe, options.data, options.out, reading_options(options)), ensure_ascii=False))
-    except HangtagError as error:
-        print(f"sft.prepare: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        return 0
+
+    return program.run("sft.prepare", work)
 
 
 def prepare(recipe: TrainRecipe, data: Path, out: Path, reading: Reading | None = None) -> dict[str, Any]:
@@ -170,7 +167,6 @@ class _Survey:
 def _write_split(maker: Any, products: Iterable[Product], path: Path, survey: _Survey) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from tqdm import tqdm
 
     ids = pa.list_(pa.int32())
     schema = pa.schema(
@@ -179,7 +175,7 @@ def _write_split(maker: Any, products: Iterable[Product], path: Path, survey: _S
     waiting = iter(products)
     with (
         pq.ParquetWriter(path, schema) as writer,
-        tqdm(unit="pair", desc=path.stem, disable=not sys.stderr.isatty()) as progress,
+        program.progress(path.stem, "pair") as progress,
     ):
         while batch := list(islice(waiting, _BATCH)):
             pairs = maker.pairs(batch)

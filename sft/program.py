@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hangtag.errors import HangtagError, RecipeError
+from hangtag import program
+from hangtag.errors import RecipeError, TrainingError
 from sft.recipe import TrainingRecipe
 from sft.run_directory import check_trainer_options, open_run
 
@@ -36,11 +35,7 @@ class TrainingProgram:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Train, or resume, and write the run directory; return the exit code."""
         needs_recipe = any(field.is_required() for field in self.recipe.model_fields.values())
-        parser = argparse.ArgumentParser(
-            prog=f"python -m {self.name}",
-            description=self.description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        parser = program.parser(f"python -m {self.name}", self.description)
         parser.add_argument(
             "recipe",
             nargs="?",
@@ -51,25 +46,24 @@ class TrainingProgram:
         parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run directory to write")
         parser.add_argument("--resume", action="store_true", help="continue the run in --out")
         options = parser.parse_args(argv)
-        try:
+
+        def work() -> int:
             if needs_recipe and not options.recipe and not options.resume:
                 raise RecipeError("no recipe: give one of sft/recipes/, or --resume")
             recipe = open_run(options.out, options.recipe, self.recipe, resume=options.resume)
             check_trainer_options(recipe.trainer, self.trainer_options, self.set_here)
-            print(json.dumps(self.train(recipe, options.source, options.out, resume=options.resume)))
-        except HangtagError as error:
-            print(f"{self.name}: {error}", file=sys.stderr)
-            return error.exit_code
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            print(
-                f"{self.name}: out of memory. Lower {self.when_out_of_memory}; then start again (a resumed run "
-                "keeps its recipe)",
-                file=sys.stderr,
-            )
-            return 1
-        return 0
+            try:
+                print(json.dumps(self.train(recipe, options.source, options.out, resume=options.resume)))
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                raise TrainingError(
+                    f"out of memory. Lower {self.when_out_of_memory}; then start again "
+                    "(a resumed run keeps its recipe)"
+                ) from None
+            return 0
+
+        return program.run(self.name, work)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

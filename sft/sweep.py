@@ -24,10 +24,10 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from hangtag import metrics
+from hangtag import metrics, program
 from hangtag.catalogue.labelled import Dataset, load_dataset
 from hangtag.config import Recipe, load_recipe
-from hangtag.errors import HangtagError, RecipeError
+from hangtag.errors import RecipeError
 from hangtag.manifest import RunFiles
 from hangtag.metrics import Resampled
 from hangtag.metrics.text import interval, markdown_table, signed
@@ -98,30 +98,29 @@ class Sweep(Recipe):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, compare, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sft.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("python -m sft.sweep", __doc__)
     parser.add_argument("sweep", help="YAML file with `base` and `variants`")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="labelled dataset")
     parser.add_argument("--runs", required=True, type=Path, metavar="DIR", help="folder of the runs")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     options = parser.parse_args(argv)
-    try:
-        sweep = load_recipe(options.sweep, Sweep)
-        variants = {name: sweep.variant(name) for name in sweep.variants}
-        dataset = load_dataset(options.data, splits=("validation",))
-        products = sweep.measured_on(dataset)
-        comparison = Comparison(dataset)
-        for number, (name, variant) in enumerate(variants.items(), start=1):
-            print(f"sft.sweep: {name}, {number} of {len(variants)}", file=sys.stderr, flush=True)
-            if _train(name, variant, options, products):
-                comparison.add(name, variant, options.runs / name)
-                _write(comparison.results(), options.out)
-        if comparison.variants:
-            print(options.out / "sweep.json")
-    except HangtagError as error:
-        print(f"sft.sweep: {error}", file=sys.stderr)
-        return error.exit_code
+    return program.run("sft.sweep", lambda: sweep(options))
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train and compare the variants; return 0 where all of them are complete, else 1."""
+    recipe = load_recipe(options.sweep, Sweep)
+    variants = {name: recipe.variant(name) for name in recipe.variants}
+    dataset = load_dataset(options.data, splits=("validation",))
+    products = recipe.measured_on(dataset)
+    comparison = Comparison(dataset)
+    for number, (name, variant) in enumerate(variants.items(), start=1):
+        print(f"sft.sweep: {name}, {number} of {len(variants)}", file=sys.stderr, flush=True)
+        if _train(name, variant, options, products):
+            comparison.add(name, variant, options.runs / name)
+            _write(comparison.results(), options.out)
+    if comparison.variants:
+        print(options.out / "sweep.json")
     return 0 if len(comparison.variants) == len(variants) else 1
 
 
@@ -255,13 +254,13 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(9.2, 3.6))
     variants = sorted(results["variants"].values(), key=lambda variant: int(variant["num_train"]))
     for name, axes in zip(("set_f1", "exact_match"), panels, strict=True):
-        for program, marker in zip(_RECIPES, "os^", strict=True):
-            points = [variant for variant in variants if variant["program"] == program]
+        for trainer, marker in zip(_RECIPES, "os^", strict=True):
+            points = [variant for variant in variants if variant["program"] == trainer]
             if not points:
                 continue
             sizes = [point["num_train"] for point in points]
             axes.plot(
-                sizes, [point[name]["value"] for point in points], marker=marker, label=program.replace("_", " ")
+                sizes, [point[name]["value"] for point in points], marker=marker, label=trainer.replace("_", " ")
             )
             axes.fill_between(
                 sizes,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hangtag.models import PACKAGED_MODELS
 
 # How long an example takes says more about a shared machine than about a strategy. Integration repeats the same
 # examples, so that it judges the change; every other run draws new ones.
-settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.register_profile("integration", settings.get_profile("shared"), derandomize=True)
 settings.load_profile("integration" if os.environ.get("CI") else "shared")
 
@@ -28,6 +30,14 @@ def _no_network(request: pytest.FixtureRequest) -> None:
     """Unit tests open no socket; tests with models start engines that talk to themselves."""
     if request.node.get_closest_marker("model") is None and request.node.get_closest_marker("gpu") is None:
         request.getfixturevalue("socket_disabled")
+
+
+@pytest.fixture(autouse=True)
+def _own_field_limit() -> Iterator[None]:
+    """The reader of catalogues raises the csv module's limit for the whole process."""
+    before = csv.field_size_limit()
+    yield
+    csv.field_size_limit(before)
 
 
 @pytest.hookimpl(tryfirst=True)

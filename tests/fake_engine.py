@@ -8,8 +8,10 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from hangtag.constraint import TagConstraint
-from hangtag.language_model.generative import Generation, Plan
+import numpy as np
+
+from hangtag.constraint import Evidence, TagConstraint
+from hangtag.language_model.generative import Generation, Plan, Request
 
 
 class ByteTokenizer:
@@ -55,36 +57,39 @@ class FakeEngine:
         self._refuse = refuse
         self._in_flight = in_flight
 
-    def stream(
-        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
-    ) -> Iterator[tuple[int, Generation]]:
+    def stream(self, requests: Iterable[Request], plan: Plan) -> Iterator[tuple[int, Generation]]:
         """Yield (key, generation); see `Engine`."""
-        waiting: list[tuple[int, Sequence[int]]] = []
+        waiting: list[Request] = []
         for request in requests:
             waiting.append(request)
             if len(waiting) == self._in_flight:
-                key, prompt = waiting.pop(random.Random(len(request[1])).randrange(len(waiting)))
-                yield key, self._answer(prompt, plan)
-        for key, prompt in reversed(waiting):
-            yield key, self._answer(prompt, plan)
+                done = waiting.pop(random.Random(len(request.prompt)).randrange(len(waiting)))
+                yield done.key, self._answer(done, plan)
+        for request in reversed(waiting):
+            yield request.key, self._answer(request, plan)
 
-    def _answer(self, prompt: Sequence[int], plan: Plan) -> Generation:
-        text = self.tokenizer.decode(prompt)
+    def _answer(self, request: Request, plan: Plan) -> Generation:
+        text = self.tokenizer.decode(request.prompt)
         if self._refuse in text:
             return Generation(error="refused")
         if plan.constraint is None:
             return Generation(token_ids=self.tokenizer.encode([self._free_text])[0])
         seed = hashlib.sha256(text.encode()).digest()
-        return _walk(plan.constraint, plan, random.Random(seed))
+        return _walk(plan.constraint, plan, random.Random(seed), request.evidence)
 
 
-def _walk(constraint: TagConstraint, plan: Plan, draw: random.Random) -> Generation:
-    state = constraint.start(max_tokens=plan.max_tokens - len(plan.prefix), limits=plan.limits, prefix=plan.prefix)
+def _walk(constraint: TagConstraint, plan: Plan, draw: random.Random, evidence: Evidence | None) -> Generation:
+    state = constraint.start(
+        max_tokens=plan.max_tokens - len(plan.prefix), limits=plan.limits, prefix=plan.prefix, evidence=evidence
+    )
     tokens, logprobs = [], []
     while not state.is_done:
         allowed = constraint.allowed(state)
-        token = int(allowed[draw.randrange(len(allowed))])
+        bias = constraint.bias(state)
+        shares = np.full(len(allowed), 1 / len(allowed)) if bias is None else np.exp(bias)
+        (place,) = draw.choices(range(len(allowed)), shares)
+        token = int(allowed[place])
         constraint.advance(state, token)
         tokens.append(token)
-        logprobs.append(-math.log(len(allowed)))
+        logprobs.append(math.log(shares[place]))
     return Generation(token_ids=tokens, logprobs=logprobs)

@@ -12,6 +12,7 @@ from tiny_training import run, write_recipe
 
 from hangtag import Dataset, Limits, load_dataset, load_tagger
 from hangtag.constraint import parse_answer
+from hangtag.language_model.generative import Request
 from hangtag.models import PACKAGED_MODELS
 from hangtag.sample import sample_folder
 
@@ -43,9 +44,11 @@ def test_every_answer_of_a_full_batch_is_a_correct_set(
     tagger = load_tagger(sample.vocabulary, engine, limits=limits)
     products = (sample.test + sample.train)[:600]
     plan = replace(tagger.plan, temperature=temperature)
-    requests = [(key, ids) for key, ids in enumerate(tagger.prompt_ids(products)) if not isinstance(ids, str)]
+    requests = [
+        Request(key, ids) for key, ids in enumerate(tagger.prompt_ids(products)) if not isinstance(ids, str)
+    ]
     answers = dict(engine.stream(requests, plan))
-    assert answers.keys() == dict(requests).keys()
+    assert answers.keys() == {request.key for request in requests}
     for generation in answers.values():
         text = engine.tokenizer.decode([*plan.prefix, *generation.token_ids], skip_special_tokens=True)
         answer = parse_answer(text, sample.vocabulary, plan.limits)

@@ -19,11 +19,10 @@ from architecture import drawn, levels, module_imports, rooms, with_map
 import hangtag
 from hangtag.endpoint.telemetry import Telemetry
 from hangtag.errors import MissingExtra
-from serve.catalogue_plan import row_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("sft", "serve", "eval", "bench")
-PLACES = ("src", *PROGRAMS, "tools", "tests")
+PLACES = ("src", *PROGRAMS, "tools", "tests", "examples")
 HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "sklearn", "matplotlib", "pandas", "numba", "ray")
 # Where the package may name a heavy library: a file for a foreign library, or a function that needs it.
 HOMES = ("baselines/", "encoders/", "engines/", "remote/")
@@ -152,7 +151,10 @@ def test_exceptions_are_needed() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_what_is_imported_is_declared(place: str) -> None:
     declared = {
-        name for extra, names in pyproject().items() if extra != "dev" or place == "tests" for name in names
+        name
+        for extra, names in pyproject().items()
+        if extra != "dev" or place in ("tests", "examples")
+        for name in names
     }
     assert {
         module: files for module, files in foreign(place).items() if not distributions(module) & declared
@@ -200,7 +202,7 @@ def test_importing_hangtag_loads_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("module", "extra", "use"),
-    [("tqdm", "eval", lambda: row_bar(total=1)), ("prometheus_client", "cpu", lambda: Telemetry())],
+    [("prometheus_client", "cpu", lambda: Telemetry())],
 )
 def test_a_missing_extra_is_one_line(
     module: str, extra: str, use: Callable[[], object], monkeypatch: pytest.MonkeyPatch

@@ -145,6 +145,9 @@ def test_tagging_json_has_the_public_form() -> None:
     assert tagging.to_json() == (
         '{"id":"1","tags":[{"tag":"red","facet":"colour","confidence":0.25}],"status":"ok","model":"m","vocabulary":"f"}'
     )
+    with_id = tagging.model_copy(update={"tags": (ScoredTag.of(Tag("red", "colour", id="166"), 0.25),)})
+    assert with_id.to_json() == tagging.to_json().replace("0.25}", '0.25,"id":"166"}')
+    jsonschema.validate(with_id.model_dump(mode="json"), Tagging.model_json_schema())
     failed = Tagging(id="1", status="error", reason="broken", model="m", vocabulary="f")
     assert '"reason":"broken"' in failed.to_json()
     jsonschema.validate(tagging.model_dump(mode="json"), Tagging.model_json_schema())

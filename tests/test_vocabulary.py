@@ -56,6 +56,7 @@ def test_json_round_trip(tmp_path: Path, vocabulary: TagVocabulary) -> None:
         ("t.json", "[\n{}\n]", ":2: `tag`: Field required"),
         ("t.json", '["a",\n"b",\n"A"]', ":3: tag 'A' repeats 'a' of"),
         ("t.json", '[{"tag": "a", "parent": "z"}]', "unknown parent 'z'"),
+        ("t.json", '[{"tag":"a","parent":"b"},{"tag":"b","parent":"z"}]', "tag 'b' has the unknown parent 'z'"),
         ("t.json", '[{"tag":"a","parent":"b"},{"tag":"b","parent":"a"}]', "cycle of parents: a -> b -> a"),
         ("t.json", '[{"tag": "a", "colour": 1}]', "`colour`"),
         ("t.json", '{"tags": ["a"], "facts": {}}', "unknown key 'facts'"),
@@ -63,6 +64,7 @@ def test_json_round_trip(tmp_path: Path, vocabulary: TagVocabulary) -> None:
         ("t.json", '{"tags": ["a"], "facets": {"": {"min": 2}}}', "more than its 1 tags"),
         ("t.json", '{"tags": ["a"], "facets": {"": {"min": 1, "max": 0}}}', "max 0 is below min 1"),
         ("t.json", '{"tags": ["a"], "facets": {"": {"most": 1}}}', "expected {min, max}"),
+        ("t.json", '{"tags": ["a"], "facets": ["b"]}', "`facets`: got ['b'], expected"),
         ("t.json", '["a"', ":1: not JSON"),
         ("t.json", "3", "got int, expected a JSON list"),
         ("t.csv", "name\nred\n", ":1: columns name; expected a column `tag`"),
@@ -89,6 +91,42 @@ def test_fingerprint_names_the_tags_not_their_counts_or_limits(vocabulary: TagVo
     assert counted["blue"].count == 0
     assert vocabulary.with_limits({"colour": FacetLimits(max=1)}).fingerprint == vocabulary.fingerprint
     assert TagVocabulary(vocabulary.tags[::-1]).fingerprint != vocabulary.fingerprint
+
+
+def test_a_tag_may_have_an_id_and_names_in_languages(tmp_path: Path) -> None:
+    document = [{"tag": "red", "id": 166, "labels": {"de": "rot"}}, {"tag": "blue", "id": "http://x.example/b"}]
+    vocabulary = TagVocabulary.from_json(document)
+    assert (vocabulary["red"].id, vocabulary["red"].labels) == ("166", {"de": "rot"})
+    vocabulary.save(tmp_path / "v.json")
+    assert TagVocabulary.from_path(tmp_path / "v.json").tags == vocabulary.tags
+    table = write(tmp_path, "t.csv", "id,tag,label_de,label_fr\n166,red,rot,\nhttp://x.example/b,blue,,\n")
+    assert TagVocabulary.from_path(table).tags == vocabulary.tags
+    with pytest.raises(VocabularyError, match="'b' has the id '1' of 'a'; an id names one tag"):
+        TagVocabulary([Tag("a", id="1"), Tag("b", id="1")])
+
+
+def test_ids_enter_the_fingerprint_and_change_none_without() -> None:
+    plain, named = TagVocabulary([Tag("red")]), TagVocabulary([Tag("red", id="1")])
+    assert plain.fingerprint.startswith("17b8e7300f435eca")
+    assert named.fingerprint not in (plain.fingerprint, TagVocabulary([Tag("red", id="2")]).fingerprint)
+    assert TagVocabulary([Tag("red", labels={"de": "rot"})]).fingerprint == plain.fingerprint
+
+
+def test_a_path_has_the_names_without_what_made_them_unique() -> None:
+    vocabulary = TagVocabulary(
+        [
+            Tag("Men"),
+            Tag("Men > Shoes", parent="Men"),
+            Tag("Men > Shoes > Boots", parent="Men > Shoes"),
+            Tag("Shoes > Lace", parent="Men > Shoes"),
+            Tag("Colour > Gold", "Colour"),
+            Tag("Up > Down"),
+        ]
+    )
+    assert vocabulary.path("Men > Shoes > Boots") == ("Men", "Shoes", "Boots")
+    assert vocabulary.path("Shoes > Lace") == ("Men", "Shoes", "Lace")
+    assert vocabulary.path("Colour > Gold") == ("Gold",)
+    assert vocabulary.path("Up > Down") == ("Up > Down",)
 
 
 def test_build_counts_products_most_frequent_first() -> None:

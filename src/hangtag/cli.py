@@ -1,8 +1,9 @@
-"""The command `hangtag`: tag a few products, build and check vocabularies, import reviews, fetch base models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, import reviews, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
+    hangtag vocabulary import taxonomy.ttl --out tags.json
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from hangtag import program
 from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.files import STDIN, catalogue_file
 from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
@@ -24,7 +26,7 @@ from hangtag.catalogue.products import BadRow, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.catalogue.write_back import TARGETS, WriteBack
 from hangtag.config import load_recipe
-from hangtag.errors import DataError, HangtagError
+from hangtag.errors import DataError
 from hangtag.formats.rows import Reading
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
@@ -33,26 +35,17 @@ from hangtag.product import Product, normalise_text
 from hangtag.spec import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
+from hangtag.vocabulary_commands import add_commands, save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        code: int = arguments.command(arguments)
-        return code
-    except HangtagError as error:
-        print(f"hangtag: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("hangtag: interrupted", file=sys.stderr)
-        return 1
+    return program.run("hangtag", lambda: arguments.command(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hangtag", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program.parser("hangtag", __doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     tag = commands.add_parser("tag", help="tag one text or the products of a file")
@@ -75,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     tag.add_argument("--diff", action="store_true", help="with --to: list what would change, and write nothing")
     tag.set_defaults(command=_tag)
 
-    vocabulary = commands.add_parser("vocabulary", help="build or check a tag vocabulary")
+    vocabulary = commands.add_parser("vocabulary", help="build, import, export or check a tag vocabulary")
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="collect the tags of labelled products, with their counts")
     build.add_argument("labelled", help="labelled products in a format of docs/files.md")
@@ -84,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
     add_reading_arguments(build)
     build.set_defaults(command=_build)
-    check = actions.add_parser("check", help="check a vocabulary and print its facets")
-    check.add_argument("vocabulary", help="JSON, CSV, or one tag a line")
-    check.set_defaults(command=_check)
+    add_commands(actions)
 
     review = commands.add_parser("review", help="turn decided review queues into labelled data")
     actions = review.add_subparsers(required=True, metavar="ACTION")
@@ -126,7 +117,8 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
     group.add_argument(
         "--baseline",
         choices=get_args(BaselineName),
-        help="no language model: tags named in the text (lexical), or learned from --examples (default: --model)",
+        help="no language model: tags that the text names (lexical), words and meaning (evidence), or what "
+        "--examples teach (default: --model)",
     )
     group.add_argument("--examples", metavar="F", help="labelled products for few-shot prompts (default: none)")
     group.add_argument(
@@ -143,6 +135,13 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
     )
     group.add_argument(
         "--min-tags", type=int, default=0, metavar="N", help="fewest tags of a product (default: 0)"
+    )
+    group.add_argument(
+        "--evidence",
+        default="default",
+        metavar="E",
+        help="what leads the model's choice of tags: words, meaning and examples (default), none, or a file of "
+        "weights",
     )
     group.add_argument(
         "--with-parents", action="store_true", help="a tag's parents come with it (default: as the model writes)"
@@ -259,11 +258,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.limits:
         tag_sets = ([spelling.get(name, name) for name in product.tags or ()] for product in products)
         vocabulary = vocabulary.with_observed_limits(tag_sets)
-    try:
-        vocabulary.save(arguments.out)
-    except OSError as error:
-        raise DataError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
-    _describe(vocabulary, arguments.out)
+    save(vocabulary, arguments.out)
     return 0
 
 
@@ -277,20 +272,6 @@ def _say_some(what: str, lines: Sequence[str], most: int = 20) -> None:
         print(f"  {line}", file=sys.stderr)
     if len(lines) > most:
         print(f"  and {len(lines) - most} more", file=sys.stderr)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    _describe(TagVocabulary.from_path(arguments.vocabulary), arguments.vocabulary)
-    return 0
-
-
-def _describe(vocabulary: TagVocabulary, path: str) -> None:
-    print(f"{path}: {len(vocabulary)} tags, fingerprint {vocabulary.fingerprint[:12]}")
-    for facet, limits in vocabulary.facets.items():
-        tags = vocabulary.in_facet(facet)
-        most = "any number" if limits.max is None else f"at most {limits.max}"
-        shown = ", ".join(tags[:6]) + (", …" if len(tags) > 6 else "")
-        print(f"  {facet or '(no facet)'}: {len(tags)} tags, at least {limits.min}, {most} a product: {shown}")
 
 
 def _import_review(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from hangtag.catalogue.labelled import load_labelled
 from hangtag.constraint import Limits, TagConstraint
+from hangtag.evidence.fusion import Fusion
+from hangtag.evidence.loading import default_fusion, load_evidence
 from hangtag.language_model.calibration import Calibration
 from hangtag.language_model.examples import NearestLabelled, check_examples, default_limits, default_shots
 from hangtag.language_model.prompt import Budget, Prompter
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from hangtag.language_model.generative import Decoding, Engine, GenerativeTagger
 
 EngineName = Literal["vllm", "transformers"]
-BaselineName = Literal["majority", "lexical", "linear", "nearest"]
+BaselineName = Literal["majority", "lexical", "evidence", "linear", "nearest"]
 DEFAULT_MODEL = "smollm2-135m"
 MAX_TOKENS = 256
 """Of a whole answer of a prompted model."""
@@ -60,6 +62,12 @@ def load_baseline(
         from hangtag.baselines.lexical import LexicalTagger
 
         return LexicalTagger(vocabulary)
+    if name == "evidence":
+        from hangtag.evidence.tagger import EvidenceTagger
+
+        labelled = [*train, *validation]
+        fusion = default_fusion(has_examples=bool(labelled))
+        return EvidenceTagger(load_evidence(fusion, vocabulary, labelled))
     if name == "linear":
         from hangtag.baselines.linear import LinearTagger
 
@@ -91,8 +99,12 @@ def load_tagger(
     engine: EngineName = "vllm",
     decoding: Decoding = "set",
     max_tokens: int = MAX_TOKENS,
+    evidence: Fusion | Literal["default"] | None = "default",
 ) -> GenerativeTagger:
     """Return a tagger that prompts a language model with zero or a few examples.
+
+    `evidence` from words, meaning and examples leads correct sets (decoding "set"): with the default weights, with
+    your own, or, None, not at all.
 
     `vocabulary` and `examples` (labelled products) may be files. `shots` None takes 4 where there are examples.
     `limits` None takes `default_limits`. `max_tokens` is for a whole answer.
@@ -109,6 +121,8 @@ def load_tagger(
     check_examples(labelled, vocabulary)
     if shots is None:
         shots = default_shots(labelled)
+    if evidence == "default":
+        evidence = default_fusion(has_examples=bool(labelled))
     limits = limits or default_limits(vocabulary, labelled)
     loaded = load_engine(model, engine) if isinstance(model, str) else model
     tokenizer = HFPieceTokenizer(loaded.tokenizer)
@@ -129,6 +143,7 @@ def load_tagger(
         decoding=decoding,
         limits=limits,
         max_tokens=max_tokens,
+        evidence=None if evidence is None or decoding != "set" else load_evidence(evidence, vocabulary, labelled),
     )
 
 

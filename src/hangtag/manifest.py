@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hangtag.durable import replaced
 from hangtag.errors import DataError
 from hangtag.vocabulary import TagVocabulary
 
@@ -188,11 +189,8 @@ def load_run(run: str | Path) -> tuple[RunManifest, TagVocabulary]:
 
 def write_json(path: str | Path, document: Mapping[str, Any] | list[Any]) -> None:
     """Write indented JSON through a temporary name in the same folder, so that a reader sees all or nothing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replaced(Path(path)) as temporary:
+        temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _git(*arguments: str) -> str | None:

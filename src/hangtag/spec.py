@@ -19,6 +19,8 @@ from hangtag.config import Recipe
 from hangtag.constraint import Limits
 from hangtag.encoders.nearest import default_encoder_name
 from hangtag.errors import RecipeError
+from hangtag.evidence.fusion import Fusion
+from hangtag.evidence.loading import default_fusion
 from hangtag.language_model.examples import check_examples, default_limits, default_shots
 from hangtag.language_model.prompt import Budget, default_template
 from hangtag.language_model.run import FineTunedRun, read_run
@@ -86,6 +88,7 @@ class Prompted:
     template: Path
     decoding: Decoding = "set"
     max_tokens: int = MAX_TOKENS
+    evidence: Fusion | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +97,12 @@ class Prompted:
 
     def identity(self) -> dict[str, Any]:
         """See `TaggerSpec.identity`. Raises ModelError: the model is not to be had."""
+        described = self._of_model()
+        if self.evidence is not None:
+            described["evidence"] = _evidence(self.evidence, self.examples)
+        return described
+
+    def _of_model(self) -> dict[str, Any]:
         return {
             "model": model_digest(self.model),
             "prompt": {
@@ -120,6 +129,7 @@ class Prompted:
             template=self.template,
             decoding=self.decoding,
             max_tokens=self.max_tokens,
+            evidence=self.evidence,
         )
 
 
@@ -206,18 +216,22 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A tagger without a language model. `lexical` needs no examples, the others learn from them."""
+    """A tagger without a language model. `lexical` and `evidence` need no examples, the others learn from them."""
 
     name: BaselineName
     examples: Examples
 
     def identity(self) -> dict[str, Any]:
         """See `TaggerSpec.identity`."""
-        return {
+        described: dict[str, Any] = {
             "baseline": self.name,
             "examples": self.examples.sha256,
             "encoder": default_encoder_name() if self.name == "nearest" else None,
         }
+        if self.name == "evidence":
+            fusion = default_fusion(has_examples=bool(self.examples.products))
+            described["evidence"] = _evidence(fusion, self.examples)
+        return described
 
     def load(self, vocabulary: TagVocabulary, engine: EngineName | Engine) -> Tagger:
         """See `TaggerSpec.load`; one example in five is kept back for the thresholds. No engine is loaded."""
@@ -308,6 +322,8 @@ class TaggerOptions(Recipe):
     """Correct sets; the engine's own JSON schema; no constraint."""
     max_tokens: int = MAX_TOKENS
     """Tokens of a whole answer."""
+    evidence: Literal["default", "none"] | Path = "default"
+    """What leads a prompted model's correct sets: the default weights, nothing, or a file of weights."""
 
     def read(self) -> TaggerSpec:
         """Return what these options describe, its files read and checked.
@@ -325,17 +341,19 @@ class TaggerOptions(Recipe):
         if self.vocabulary is None:
             raise RecipeError("the tags are missing: give --vocabulary F, or --run RUN for a fine-tuned tagger")
         if self.endpoint is not None:
-            self._refuse((*_OF_SERVERS, "baseline"), "--endpoint, which takes the defaults")
+            self._refuse((*_OF_SERVERS, "baseline", "evidence"), "--endpoint, which takes the defaults")
         if self.baseline is not None:
-            self._refuse((*_OF_SERVERS, "shots", "decoding"), f"--baseline {self.baseline}, which asks no model")
+            self._refuse(
+                (*_OF_SERVERS, "shots", "decoding", "evidence"), f"--baseline {self.baseline}, which asks no model"
+            )
         vocabulary = TagVocabulary.from_path(self.vocabulary)
         examples = Examples.read(self.examples) if self.examples else Examples()
         check_examples(examples.products, vocabulary)
         if self.baseline is not None:
-            if self.baseline != "lexical" and len(examples.products) < 2:
+            if self.baseline not in _WITHOUT_LABELS and len(examples.products) < 2:
                 raise RecipeError(
                     f"--baseline {self.baseline} learns from labelled products: got {len(examples.products)}, "
-                    "expected two or more; give --examples F, or take --baseline lexical"
+                    "expected two or more; give --examples F, or take --baseline evidence"
                 )
             return TaggerSpec(vocabulary, Baseline(self.baseline, examples))
         shots = default_shots(examples.products) if self.shots is None else self.shots
@@ -354,8 +372,26 @@ class TaggerOptions(Recipe):
         template = self.prompt or default_template(shots)
         return TaggerSpec(
             vocabulary,
-            Prompted(self.model, examples, shots, limits, template, self.decoding, self.max_tokens),
+            Prompted(
+                self.model,
+                examples,
+                shots,
+                limits,
+                template,
+                self.decoding,
+                self.max_tokens,
+                self._fusion(examples),
+            ),
         )
+
+    def _fusion(self, examples: Examples) -> Fusion | None:
+        if isinstance(self.evidence, Path):
+            if self.decoding != "set":
+                raise RecipeError(f"--evidence {self.evidence} leads correct sets; take --decoding set")
+            return Fusion.read(self.evidence)
+        if self.evidence == "none" or self.decoding != "set":
+            return None
+        return default_fusion(has_examples=bool(examples.products))
 
     def _refuse(self, names: Sequence[str], beside: str) -> None:
         for name in names:
@@ -374,7 +410,10 @@ _OF_RUNS = (
     "prompt",
     "endpoint",
     "baseline",
+    "evidence",
 )
+# Baselines that learn from nothing but the vocabulary.
+_WITHOUT_LABELS = ("lexical", "evidence")
 # What a server's tagger has its own way of.
 _OF_SERVERS = ("max_tags", "min_tags", "with_parents", "prompt")
 
@@ -383,6 +422,15 @@ def of_run(run: str | Path, *, weights: str = "model", decoding: Decoding = "set
     """Return the description of a run's tagger. Raises DataError: no completed run of a language model."""
     trained = read_run(run)
     return TaggerSpec(trained.vocabulary, FineTuned(trained, weights, decoding))
+
+
+def _evidence(fusion: Fusion, examples: Examples) -> dict[str, Any]:
+    """Return what decides evidence beside the product."""
+    return {
+        "weights": fusion.model_dump(exclude={"fitted_on"}),
+        "encoder": default_encoder_name(),
+        "examples": examples.sha256,
+    }
 
 
 def _limits(limits: Limits) -> dict[str, Any]:

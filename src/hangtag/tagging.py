@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hangtag.errors import EngineError
 from hangtag.product import Product
-from hangtag.vocabulary import TagVocabulary
+from hangtag.vocabulary import Tag, TagVocabulary
 
 Stream = Callable[[Iterable[Product]], Iterator["Tagging"]]
 """Yields one tagging a product, in their order; takes products only as fast as it needs them."""
@@ -23,13 +23,22 @@ Status = Literal["ok", "unparsed", "error"]
 
 
 class ScoredTag(BaseModel):
-    """A tag of a tagging; `confidence` is a probability in [0, 1], None where the tagger has none."""
+    """A tag of a tagging; `confidence` is a probability in [0, 1], None where the tagger has none.
+
+    `id` is the tag's own in its vocabulary; JSON leaves it out where there is none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tag: str
     facet: str = ""
     confidence: float | None = Field(default=None, ge=0.0, le=1.0)
+    id: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @classmethod
+    def of(cls, tag: Tag, confidence: float | None = None) -> ScoredTag:
+        """Return a vocabulary's tag with its confidence."""
+        return cls(tag=tag.tag, facet=tag.facet, confidence=confidence, id=tag.id)
 
 
 class Tagging(BaseModel):
@@ -132,7 +141,8 @@ def check_pair(product_id: str | None, tagging: Tagging | None) -> None:
 def to_answer(tags: Sequence[str]) -> str:
     """Return the compact JSON answer that a model writes for `tags`, non-ASCII as is.
 
-    >>> to_answer(["red", "shoes"])
-    '{"tags":["red","shoes"]}'
+    Examples:
+        >>> to_answer(["red", "shoes"])
+        '{"tags":["red","shoes"]}'
     """
     return json.dumps({"tags": list(tags)}, ensure_ascii=False, separators=(",", ":"))

@@ -208,3 +208,9 @@ def test_processes_may_write_to_large_inputs(monkeypatch: pytest.MonkeyPatch) ->
     gold[:, :2] = np.random.default_rng(0).random((4000, 2)) < 0.5
     weights, _ = linear._fit(inputs, gold, 0.01)
     assert weights.any()
+
+
+def test_lexical_gives_the_ids_of_its_tags():
+    tagger = LexicalTagger(TagVocabulary([Tag("red", id="166"), Tag("boots")]))
+    [tagging] = tagger.tag([Product(id="1", title="red boots")])
+    assert [(tag.tag, tag.id) for tag in tagging.tags] == [("red", "166"), ("boots", None)]

@@ -14,9 +14,8 @@ from hangtag.language_model.prompt import Budget
 def test_a_product_without_room_is_not_decoded(vocabulary: TagVocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hangtag.language_model.piece_tokenizer.HFPieceTokenizer", lambda tokenizer: tokenizer)
     products = [Product(id="1", title="red"), Product(id="2", title="long " * 40), Product(id="3", title="blue")]
-    lengths = list(
-        map(len, load_tagger(vocabulary, FakeEngine(), budget=Budget(shortlist=0)).prompt_ids(products))
-    )
+    tagger = load_tagger(vocabulary, FakeEngine(), budget=Budget(shortlist=0), evidence=None)
+    lengths = list(map(len, tagger.prompt_ids(products)))
     assert lengths[0] <= lengths[2] < lengths[1] - 16
 
     def engine(*_: Any, **__: Any) -> FakeEngine:

@@ -66,6 +66,10 @@ def words(*tags: str | dict[str, Any]) -> TagVocabulary:
     return TagVocabulary.from_json(list(tags))
 
 
+def named(tag: str, number: int) -> dict[str, Any]:
+    return {"tag": tag, "id": number}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -85,6 +89,14 @@ def words(*tags: str | dict[str, Any]) -> TagVocabulary:
         ),
         (words("red", "blue"), words("red", {"tag": "navy", "facet": "colour"}), None),
         (words("red", "blue", "tan"), words("red", "navy"), None),
+        (words("red", named("blue", 7), "tan"), words("red", named("navy", 7)), {"blue", "tan"}),
+        (words("red", named("blue", 7)), words("red", named("blue", 8)), {"blue"}),
+        (words("red", named("blue", 7)), words("red", named("navy", 8)), {"blue"}),
+        (words("red", "blue"), words("red", named("blue", 7)), {"blue"}),
+        (words(named("red", 1), named("blue", 2)), words(named("blue", 1), named("red", 2)), {"red", "blue"}),
+        (words(named("red", 1), named("blue", 2)), words(named("navy", 2), named("red", 1)), None),
+        (words(named("red", 1), "blue"), words(named("red", 1), "blue", named("tan", 2)), None),
+        (words({"tag": "red", "labels": {"fr": "rouge"}}), words("red"), set()),
     ],
 )  # fmt: skip
 def test_changed_tags(old: TagVocabulary, new: TagVocabulary, expected: set[str] | None) -> None:

@@ -190,6 +190,32 @@ def test_a_renamed_tag_tags_again_only_what_holds_it(shop: Shop) -> None:
     assert shop.run("--dry-run")[1]["to_tag"] == 60
 
 
+def test_taggings_carry_ids_and_a_new_name_under_an_id_is_no_new_tag(shop: Shop) -> None:
+    shop.write(products(60))
+    tags = [{"tag": tag, "id": number} if number else tag for number, tag in enumerate(TAGS)]
+    shop.tags(tags)
+    shop.run()
+    ids = {tag: str(number) if number else None for number, tag in enumerate(TAGS)}
+    assert {tag["tag"]: tag["id"] for row in shop.rows() for tag in row["tags"]} == ids
+    held = {row["id"] for row in shop.rows() if any(tag["tag"] in TAGS[-2:] for tag in row["tags"])}
+    # Both names are there still, so only the ids tell that they changed places.
+    tags[-2:] = [{"tag": TAGS[-1], "id": len(TAGS) - 2}, {"tag": TAGS[-2], "id": len(TAGS) - 1}]
+    shop.tags(tags)
+    _, summary = shop.run()
+    assert set(shop.asked) == held
+    assert summary["carried"] == 60 - len(held) > 0
+
+
+def test_lines_of_taggings_have_ids_where_tags_have(shop: Shop) -> None:
+    shop.write(products(60))
+    shop.tags([{"tag": tag, "id": "gid://shop/1"} if tag == "steel" else tag for tag in TAGS])
+    shop.run("--format", "jsonl")
+    text = "".join(path.read_text(encoding="utf-8") for path in shop.out.glob("parts-*/*"))
+    tags = [tag for line in text.splitlines() for tag in json.loads(line)["tags"]]
+    assert {tag.get("id", "none") for tag in tags if tag["tag"] == "steel"} == {"gid://shop/1"}
+    assert {tag.get("id", "none") for tag in tags if tag["tag"] != "steel"} == {"none"}
+
+
 def test_a_run_after_a_renamed_tag_goes_on_as_it_began(shop: Shop) -> None:
     shop.write(products(60))
     shop.run()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_engine import ByteTokenizer
 
 from hangtag import TagVocabulary
-from hangtag.constraint import Limits
+from hangtag.constraint import Evidence, Limits
 from hangtag.endpoint import vocabularies
 from hangtag.endpoint.settings import EndpointSettings, VocabularySettings
-from hangtag.endpoint.vocabularies import PromptOnlyEngine, Vocabularies
-from hangtag.engines.vllm_arguments import to_arguments
+from hangtag.endpoint.vocabularies import Begun, PromptOnlyEngine, Vocabularies
+from hangtag.engines.vllm_arguments import read_opening, to_arguments
 from hangtag.language_model.run import AnswerSettings
 from hangtag.manifest import RunManifest
 from hangtag.product import Product
@@ -53,7 +54,21 @@ def test_prompted_vocabularies_take_their_own_limits(tmp_path: Path, vocabulary:
     assert loaded.default.constraint.path is not None
     ask = loaded.choose("shots").ask({"hangtag_with_parents": 0})
     assert ask.limits == Limits(max_tags=3)
-    assert ask.body([[1]], {})["vllm_xargs"] == to_arguments("shots", ask.limits, num_prefix=len(ask.prefix))
+    asked = to_arguments("shots", ask.limits, num_prefix=len(ask.prefix))
+    assert ask.body([Begun([1])], {})["vllm_xargs"] == asked
+    scores = [Evidence(range(5)), Evidence([0.0] * 5)]
+    one = ask.body([Begun([1], scores[0])], {})["vllm_xargs"]
+    assert one == asked | {"hangtag_evidence": scores[0].to_text()}
+    both = ask.body([Begun([1], scores[0]), Begun([2], scores[1])], {})
+    for prompt, expected in zip(both["prompt"], scores, strict=True):
+        params = SimpleNamespace(
+            extra_args=both["vllm_xargs"] | {"hangtag": str(loaded.default.constraint.path)},
+            max_tokens=None,
+            stop_token_ids=[],
+        )
+        opening = read_opening(params, prompt=prompt)
+        assert opening is not None
+        assert opening.state.evidence.to_text() == expected.to_text()
 
 
 @pytest.mark.usefixtures("bytes_only")
@@ -69,11 +84,12 @@ def test_a_run_brings_prompt_constraint_and_calibration(
     assert loaded.default.is_calibrated is has_calibration
     plan = loaded.default.tagger.plan
     assert (plan.limits, plan.max_tokens) == (Limits(min_tags=1, max_tags=2), 60)
-    [(prompt, _)] = loaded.default.prompts([Product(id="1", title="Red boots")])
-    assert "the run's own: Red boots" in ByteTokenizer().decode(prompt)
+    [prompt] = loaded.default.begin([Product(id="1", title="Red boots")])
+    assert isinstance(prompt, Begun)
+    assert "the run's own: Red boots" in ByteTokenizer().decode(prompt.ids)
     ask = loaded.default.ask({})
     ids = ByteTokenizer().encode([to_answer(["red"])])[0][len(ask.prefix) :]
-    tagging = loaded.default.read("1", ids, [0.0] * len(ids), ask)
+    tagging = loaded.default.read("1", ids, [0.0] * len(ids), ask, None)
     assert [tag.confidence for tag in tagging.tags] == [0.75 if has_calibration else 1.0]
 
 

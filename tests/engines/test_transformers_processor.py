@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_tokenizers import ByteTokenizer
 
 from hangtag import Tag, TagVocabulary
-from hangtag.constraint import Limits, TagConstraint
+from hangtag.constraint import Evidence, Limits, TagConstraint
 from hangtag.errors import ConstraintError
 from hangtag.vocabulary import FacetLimits
 
@@ -69,6 +70,7 @@ def generate(
     *,
     prefix: list[int],
     limits: Limits,
+    evidence: list[Evidence | None] | None = None,
     **options: Any,
 ) -> Any:
     processor = TagLogitsProcessor(
@@ -78,6 +80,7 @@ def generate(
         max_tokens=MAX_TOKENS,
         limits=limits,
         prefix=prefix,
+        evidence=evidence,
     )
     return model.generate(
         ids,
@@ -144,6 +147,22 @@ def test_a_row_gets_the_same_answer_alone_as_in_a_padded_batch(model: Any, const
                 **options,
             ).sequences
             assert answer(alone[0, ids.shape[1] - start :]) == answer(together[row, ids.shape[1] :])
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_evidence_leads_each_prompt_by_itself(model: Any, constraint: TagConstraint, num_beams: int) -> None:
+    limits = Limits(max_tags=3)
+    sure = {row: Evidence(np.where(np.arange(len(WORDS)) == tag, 40.0, -40.0)) for row, tag in ((0, 2), (2, 9))}
+    ids, mask = padded([3, 11, 7], [])
+    options = {"do_sample": False, "num_beams": num_beams, "num_return_sequences": num_beams}
+    plain = generate(model, constraint, ids, mask, prefix=[], limits=limits, **options).sequences
+    evidence = [sure[0], None, sure[2]]
+    led = generate(model, constraint, ids, mask, prefix=[], limits=limits, evidence=evidence, **options).sequences
+    answers = [answer(row[ids.shape[1] :]) for row in led]
+    assert constraint.decode(answers[0]) == [WORDS[2]]
+    assert constraint.decode(answers[2 * num_beams]) == [WORDS[9]]
+    alone = answers[num_beams : 2 * num_beams]
+    assert alone == [answer(row[ids.shape[1] :]) for row in plain[num_beams : 2 * num_beams]]
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

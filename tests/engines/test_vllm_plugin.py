@@ -15,8 +15,8 @@ import pytest
 from toy_tokenizers import ByteTokenizer
 
 from hangtag import Tag, TagVocabulary
-from hangtag.constraint import Limits, TagConstraint
-from hangtag.engines.vllm_arguments import KEYS, read_opening, to_arguments
+from hangtag.constraint import Evidence, Limits, TagConstraint
+from hangtag.engines.vllm_arguments import EVIDENCE, KEYS, read_opening, to_arguments
 from hangtag.errors import ConstraintError
 from hangtag.vocabulary import FacetLimits
 
@@ -76,19 +76,26 @@ def alone(constraint: TagConstraint, request: int, params: SamplingParams) -> li
     ids: list[int] = []
     while not state.is_done:
         allowed = constraint.allowed(state)
-        logits = logits_of(request, len(ids)).numpy()
-        ids.append(int(allowed[logits[allowed].argmax()]))
+        logits = logits_of(request, len(ids))[allowed.tolist()]
+        bias = constraint.bias(state)
+        if bias is not None:
+            logits += torch.from_numpy(bias).float()
+        ids.append(int(allowed[int(logits.argmax())]))
         constraint.advance(state, ids[-1])
     return [*ids, END]
 
 
 class Request:
-    """A request in flight; every third has no constraint, the others have limits of their own."""
+    """A request in flight; every third has no constraint, the others have limits and, half of them, evidence of
+    their own."""
 
     def __init__(self, number: int, constraint: TagConstraint) -> None:
         self.number = number
         limits = Limits(min_tags=number % 3, max_tags=3 + number % 4)
         arguments = to_arguments(constraint, limits, num_prefix=2 if number % 5 == 1 else 0)
+        if number % 2:
+            scores = np.random.default_rng(number).normal(0, 3, len(WORDS) + 1)
+            arguments[EVIDENCE] = Evidence(scores[:-1], scores[-1]).to_text()
         self.is_constrained = number % 3 != 0
         self.params = sampling_params(60 + number, extra_args=arguments if self.is_constrained else None)
         self.prompt = PROMPT * (1 + number % 2)
@@ -426,6 +433,9 @@ class TestAdmission:
             ({"hangtag_facets": '{"size": {"max": 1}}'}, "size"),
             ({"hangtag_with_parents": "yes"}, "0 or 1"),
             ({"hangtag_prefix": 10}, "first 9 tokens"),
+            ({"hangtag_evidence": 7}, "base64 of float32"),
+            ({"hangtag_evidence": []}, "none of them for this prompt"),
+            ({"hangtag_evidence": Evidence([0.5]).to_text()}, "got 2 scores"),
             ({"hangtag": 3}, "a digest, a path or a registered name"),
             ({"hangtag": "missing.constraint"}, "no constraint 'missing'"),
             ({"hangtag": "0" * 64}, "no constraint"),
@@ -506,11 +516,18 @@ class TestAdmission:
     def test_limits_survive_the_way_there(self, constraint: TagConstraint) -> None:
         limits = Limits(2, 5, {"kind": FacetLimits(min=1, max=3)}, frozenset({"kind"}), with_parents=True)
         arguments = to_arguments(constraint, limits, num_prefix=9)
+        arguments[EVIDENCE] = Evidence(range(len(WORDS)), stop=2.0).to_text()
         assert sorted(arguments) == sorted(KEYS)
         opening = read_opening(sampling_params(100, extra_args=json.loads(json.dumps(arguments))))
         expected = constraint.start(max_tokens=99, limits=limits, prefix=constraint.open[:9])
         assert opening.constraint.allowed(opening.state).tolist() == constraint.allowed(expected).tolist()
         assert opening.state.remaining == expected.remaining
+        led = constraint.weighed(expected, Evidence(range(len(WORDS)), stop=2.0))
+        opened = constraint.fork(opening.state)
+        for token in constraint.forced(led):
+            constraint.advance(opened, token)
+            constraint.advance(led, token)
+        assert constraint.bias(opened).tolist() == constraint.bias(led).tolist()
 
     def test_a_constraint_without_a_file_cannot_be_sent(self, constraint: TagConstraint) -> None:
         unsaved = TagConstraint.compile(constraint.vocabulary, ByteTokenizer(), cache=None)
@@ -536,11 +553,13 @@ class TestKeepOnly:
         for logits in (wide.clone(), wide.clone()[:, :30], wide.t().contiguous().t()):
             before = logits.clone()
             columns = [np.array(ids, np.int32) for ids in ([0, 29], [7], [3, 4, 5])]
-            keep_only(logits, [1, 3, 4], columns)
+            keep_only(logits, [1, 3, 4], columns, [np.array([0.5, -2.0]), None, None])
             for row, ids in zip([1, 3, 4], columns, strict=True):
                 kept = torch.isfinite(logits[row]).nonzero().flatten()
                 assert kept.tolist() == ids.tolist()
-                if len(ids) > 1:
+                if row == 1:
+                    assert torch.allclose(logits[row, kept], before[row, kept] + torch.tensor([0.5, -2.0]))
+                elif len(ids) > 1:
                     assert torch.equal(logits[row, kept], before[row, kept])
             assert float(logits[3, 7]) == 0.0
             assert torch.equal(logits[[0, 2, 5]], before[[0, 2, 5]])

@@ -44,7 +44,7 @@ def test_arms_that_lack_something_name_the_command(dataset, monkeypatch, tmp_pat
     absent = {"sklearn", "vllm"}
     monkeypatch.setattr(eval.arms, "_is_installed", lambda module: module not in absent)
     found, missing = choose_arms(Evaluation(), (), dataset)
-    assert [arm.name for arm in found] == ["majority", "lexical", "nearest"]
+    assert [arm.name for arm in found] == ["majority", "lexical", "evidence", "nearest"]
     assert missing["linear"] == "pip install 'hangtag[eval]'"
     assert "hangtag model fetch minilm-l6" in missing["bert"]
     assert "hangtag model fetch smollm2-135m" in missing["zero_shot"]

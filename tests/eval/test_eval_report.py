@@ -1,4 +1,4 @@
-"""Reports, the README's table, plots and perturbations."""
+"""Reports, the results table of README and docs, plots and perturbations."""
 
 import json
 import re
@@ -77,13 +77,15 @@ def test_a_file_that_holds_no_results_is_refused(readme, tmp_path, capsys, conte
     assert main([str(readme), str(tmp_path / "absent.json")]) == 2
 
 
-def test_the_readme_of_the_project_shows_the_committed_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
-    if BEGIN not in text:
-        pytest.skip("README.md has no results table yet")
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_the_documents_of_the_project_show_the_committed_results(name):
+    document = ROOT / name
+    text = document.read_text(encoding="utf-8")
+    if name == "README.md" and BEGIN not in text:
+        pytest.skip("README.md leaves the table to docs/results.md")
     found = [(path, json.loads(path.read_text())) for path in sorted(ROOT.glob("eval/results/*/results.json"))]
     assert found
-    assert replace_table(text, results_table(found, ROOT), "README.md") == text
+    assert replace_table(text, results_table(found, document.parent), name) == text
 
 
 def test_committed_reports_hold_no_text_of_a_product():

@@ -15,7 +15,7 @@ PROGRAM = """
 import json, os, signal, sys, threading, time
 from collections.abc import Iterable, Iterator
 from hangtag import Product, TagVocabulary
-from hangtag.taggers import ray_workers
+from hangtag.remote import ray_workers
 from serve import generate
 
 killed = []

@@ -6,12 +6,14 @@ One server serves all tests, in any order; another one starts where the test tha
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import logging
 import os
 import random
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -44,6 +46,7 @@ IS_FULL = bool(os.environ.get("HANGTAG_FULL"))
 AUTH = {"authorization": f"Bearer {KEY}"}
 OTHER_KEY = "other-key-other-key"
 VOCABULARY = Path(sample_folder()) / "vocabulary.json"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ask_endpoint.py"
 TEXT = "Red canvas sneakers, vegan, for running"
 
 
@@ -154,6 +157,15 @@ class TestClients:
             client.chat.completions.create(
                 model="hangtag", messages=messages, extra_body={"vllm_xargs": {"hangtag_only_facets": ["size"]}}
             )
+
+    def test_the_example_script(
+        self, url: str, sample: TagVocabulary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HANGTAG_KEY", KEY)
+        runpy.run_path(str(EXAMPLE))["main"](f"{url}/v1")
+        plain, labels = capsys.readouterr().out.splitlines()
+        assert parse_answer(plain, sample).is_correct_set
+        assert parse_answer(to_answer(ast.literal_eval(labels)), sample, limits=Limits(max_tags=2)).is_correct_set
 
     def test_langchain_s_client(self, url: str, sample: TagVocabulary) -> None:
         from langchain_openai import ChatOpenAI

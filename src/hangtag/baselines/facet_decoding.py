@@ -123,11 +123,7 @@ def to_taggings(
         Tagging(
             id=product.id,
             tags=tuple(
-                ScoredTag(
-                    tag=vocabulary.tags[position].tag,
-                    facet=vocabulary.tags[position].facet,
-                    confidence=float(clipped[row, position]),
-                )
+                ScoredTag.of(vocabulary.tags[position], float(clipped[row, position]))
                 for position in np.flatnonzero(chosen[row])
             ),
             model=model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hangtag.product import Product
@@ -18,12 +18,54 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[\u2190-\u2bff\U0001f000
 
 
 @dataclass(frozen=True, slots=True)
-class _Match:
+class Match:
+    """A term at the words [start, end) of a text, and the names behind it."""
+
     start: int
     end: int
     length: int
     """Characters of the term, without what separates its words."""
-    tags: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+class TermFinder:
+    """Finds terms, each of one or more words, in texts; several names may stand behind one term."""
+
+    def __init__(self, terms: Iterable[tuple[str, str]], key: Callable[[str], str] = str) -> None:
+        """Keep (name, term) pairs; words are compared by `key`, such as their stem."""
+        self._key = key
+        found: dict[tuple[str, ...], dict[str, None]] = {}
+        for name, term in terms:
+            if words := tuple(self.words(term)):
+                found.setdefault(words, {})[name] = None
+        self._terms = {words: tuple(names) for words, names in found.items()}
+        # Which lengths to try from a term's first word on, longest first: most words begin no term.
+        lengths: dict[str, set[int]] = {}
+        for words in self._terms:
+            lengths.setdefault(words[0], set()).add(len(words))
+        self._lengths = {word: sorted(sizes, reverse=True) for word, sizes in lengths.items()}
+
+    def words(self, text: str) -> list[str]:
+        """Return the keys of a text's words, in order."""
+        return [self._key(word) for word in words_of(text)]
+
+    def find(self, words: Sequence[str]) -> list[Match]:
+        """Return the finds in the order of the text; they share no word: the longest wins, then the earlier."""
+        kept: list[Match] = []
+        taken: set[int] = set()
+        for match in sorted(self._all(words), key=lambda match: (-match.length, match.start)):
+            span = range(match.start, match.end)
+            if taken.isdisjoint(span):
+                taken.update(span)
+                kept.append(match)
+        return sorted(kept, key=lambda match: match.start)
+
+    def _all(self, words: Sequence[str]) -> Iterator[Match]:
+        for start, word in enumerate(words):
+            for length in self._lengths.get(word, ()):
+                term = tuple(words[start : start + length])
+                if names := self._terms.get(term):
+                    yield Match(start, start + length, sum(map(len, term)), names)
 
 
 class LexicalTagger:
@@ -39,24 +81,15 @@ class LexicalTagger:
 
     def __init__(self, vocabulary: TagVocabulary) -> None:
         self.vocabulary = vocabulary
-        terms: dict[tuple[str, ...], dict[str, None]] = {}
-        for tag in vocabulary.tags:
-            for term in (tag.tag, *tag.aliases):
-                if words := tuple(_words(term)):
-                    terms.setdefault(words, {})[tag.tag] = None
-        self._terms = {words: tuple(tags) for words, tags in terms.items()}
-        # Which lengths to try from a term's first word on, longest first: most words begin no term.
-        lengths: dict[str, set[int]] = {}
-        for words in self._terms:
-            lengths.setdefault(words[0], set()).add(len(words))
-        self._lengths = {word: sorted(found, reverse=True) for word, found in lengths.items()}
+        names = ((tag.tag, term) for tag in vocabulary for term in (tag.tag, *tag.aliases))
+        self._finder = TermFinder(names)
 
     def tag(self, products: Sequence[Product]) -> list[Tagging]:
         """Return one tagging a product; tags stand in the order in which the text names them."""
         return [
             Tagging(
                 id=product.id,
-                tags=tuple(ScoredTag(tag=name, facet=self.vocabulary[name].facet) for name in self._find(product)),
+                tags=tuple(ScoredTag.of(self.vocabulary[name]) for name in self._find(product)),
                 model=self.name,
                 vocabulary=self.vocabulary.fingerprint,
             )
@@ -67,8 +100,8 @@ class LexicalTagger:
         found: dict[str, None] = {}
         held: dict[str, int] = {}
         for field in (product.title, product.description, *product.attributes.values()):
-            for match in _without_overlaps(self._matches(_words(field))):
-                for name in match.tags:
+            for match in self._finder.find(words_of(field)):
+                for name in match.names:
                     facet = self.vocabulary[name].facet
                     maximum = self.vocabulary.facets[facet].max
                     if name not in found and (maximum is None or held.get(facet, 0) < maximum):
@@ -76,25 +109,7 @@ class LexicalTagger:
                         held[facet] = held.get(facet, 0) + 1
         return list(found)
 
-    def _matches(self, words: list[str]) -> Iterator[_Match]:
-        for start, word in enumerate(words):
-            for length in self._lengths.get(word, ()):
-                term = tuple(words[start : start + length])
-                if tags := self._terms.get(term):
-                    yield _Match(start, start + length, sum(map(len, term)), tags)
 
-
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Return a text's words, folded; Chinese and Japanese character by character, emoji each by itself."""
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def _without_overlaps(matches: Iterator[_Match]) -> list[_Match]:
-    """Return matches that share no word, longest preferred, in the order of the text."""
-    kept: list[_Match] = []
-    taken: set[int] = set()
-    for match in sorted(matches, key=lambda match: (-match.length, match.start)):
-        span = range(match.start, match.end)
-        if taken.isdisjoint(span):
-            taken.update(span)
-            kept.append(match)
-    return sorted(kept, key=lambda match: match.start)

@@ -88,9 +88,16 @@ class LinearTagger:
         """Return one tagging a product."""
         if not products:
             return []
-        inputs = self._features.transform([product.text for product in products])
-        scores = _sigmoid(inputs @ self._weights + self._bias)
+        scores = _sigmoid(self.log_odds(products))
         return to_taggings(products, scores, self.vocabulary, self.thresholds, model=self.name)
+
+    def log_odds(self, products: Sequence[Product]) -> npt.NDArray[np.float32]:
+        """Return what the regressions say of each tag, shape (products, tags); of no product none."""
+        if not products:
+            return np.zeros((0, len(self.vocabulary)), np.float32)
+        inputs = self._features.transform([product.text for product in products])
+        odds: npt.NDArray[np.float32] = inputs @ self._weights + self._bias
+        return odds
 
 
 def _features(*, min_count: int) -> Any:

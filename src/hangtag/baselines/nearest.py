@@ -71,7 +71,7 @@ class NearestTagger:
         for k in sorted({min(k, positions.shape[1]) for k in _NEIGHBOURS}):
             # With one neighbour there is nothing to weigh.
             for reach in _REACHES if k > 1 else _REACHES[:1]:
-                scores = _votes(positions[:, :k], cosines[:, :k], gold, reach)
+                scores = votes(positions[:, :k], cosines[:, :k], gold, reach)
                 thresholds = tune_thresholds(scores, wanted, vocabulary)
                 value = set_f1_of(decode_scores(scores, vocabulary, thresholds), wanted)
                 if best is None or value > best[0]:
@@ -83,11 +83,11 @@ class NearestTagger:
     def tag(self, products: Sequence[Product]) -> list[Tagging]:
         """Return one tagging a product."""
         positions, cosines = self._texts.query([product.text for product in products], self.k)
-        scores = _votes(positions, cosines, self._gold, self.reach)
+        scores = votes(positions, cosines, self._gold, self.reach)
         return to_taggings(products, scores, self.vocabulary, self.thresholds, model=self.name)
 
 
-def _votes(
+def votes(
     positions: npt.NDArray[np.intp], cosines: npt.NDArray[np.float32], gold: BoolArray, reach: float
 ) -> npt.NDArray[np.float64]:
     """Return the weighted share of each row's neighbours that hold each tag, shape (rows, tags)."""

@@ -41,7 +41,4 @@ class NullTagger:
         num_tags = len(self.vocabulary)
         positions = {(draw * step) % num_tags: step for step in range(1, 2 + draw % min(_MOST_TAGS, num_tags))}
         chosen = [(self.vocabulary.tags[position], step) for position, step in positions.items()]
-        return tuple(
-            ScoredTag(tag=tag.tag, facet=tag.facet, confidence=(draw * step % _STEPS + 1) / _STEPS)
-            for tag, step in chosen
-        )
+        return tuple(ScoredTag.of(tag, (draw * step % _STEPS + 1) / _STEPS) for tag, step in chosen)

@@ -20,8 +20,9 @@ NO_KEY = bytes(KEY_BYTES)
 def context_digest(ingredients: Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of everything beside the product that decides a tagging.
 
-    >>> context_digest({"model": "a", "max_tags": 3}) == context_digest({"max_tags": 3, "model": "a"})
-    True
+    Examples:
+        >>> context_digest({"model": "a", "max_tags": 3}) == context_digest({"max_tags": 3, "model": "a"})
+        True
     """
     text = json.dumps(ingredients, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -51,39 +52,48 @@ class RowKeys:
 def changed_tags(old: TagVocabulary, new: TagVocabulary) -> frozenset[str] | None:
     """Return the old tags whose taggings must be made again under `new`; None if all must.
 
-    A tag that was taken out, or renamed in its place, concerns the taggings that hold it: every other product
-    was already judged without it or against the same meaning. A tag counts as renamed if the new name stands at
-    the old one's place in the order, or lists the old name among its aliases, and facet, parent and description
-    are the same. Anything else (a tag more, another facet, parent, description, alias or order) may change any
-    answer.
+    A tag that was taken out, renamed, or given another id concerns the taggings that hold it: every other product
+    was already judged without it or against the same meaning. A tag counts as renamed if its id has another name,
+    or else if the new name stands at the old one's place in the order, or lists the old name among its aliases;
+    facet, parent and description are the same. Anything else (a tag more, another facet, parent, description,
+    alias or order) may change any answer. Names in other languages change none.
     """
-    removed = [tag for tag in old if tag.tag not in new]
-    added = [tag for tag in new if tag.tag not in old]
-    renamed: dict[str, str] = {}
-    for tag in added:
-        candidates = [
-            before
-            for before in removed
-            if before.tag not in renamed
-            and (before.tag in tag.aliases or _same_place(old, new, before.tag, tag.tag))
-        ]
-        if not candidates:
-            return None
-        renamed[candidates[0].tag] = tag.tag
-    gone = {tag.tag for tag in removed} - renamed.keys()
+    name_now = _names_now(old, new)
+    if name_now is None:
+        return None
     expected = [
-        (renamed.get(tag.tag, tag.tag), tag.facet, renamed.get(tag.parent or "", tag.parent), tag.description)
+        (name_now[tag.tag], tag.facet, name_now.get(tag.parent or "", tag.parent), tag.description)
         for tag in old
-        if tag.tag not in gone
+        if tag.tag in name_now
     ]
     if expected != [(tag.tag, tag.facet, tag.parent, tag.description) for tag in new]:
         return None
-    back = {after: before for before, after in renamed.items()}
-    for tag in new:
-        before = old[back.get(tag.tag, tag.tag)]
-        if set(tag.aliases) - {before.tag} != set(before.aliases) - {tag.tag}:
+    for before, after in name_now.items():
+        if set(new[after].aliases) - {before} != set(old[before].aliases) - {after}:
             return None
-    return frozenset(tag.tag for tag in removed)
+    same = {before for before, after in name_now.items() if (before, old[before].id) == (after, new[after].id)}
+    return frozenset(tag.tag for tag in old if tag.tag not in same)
+
+
+def _names_now(old: TagVocabulary, new: TagVocabulary) -> dict[str, str] | None:
+    """Return what each old tag that still exists is called now; None if a tag is new."""
+    name_of = {tag.id: tag.tag for tag in new if tag.id is not None}
+    found = {tag.tag: name_of[tag.id] for tag in old if tag.id in name_of}
+    taken = set(found.values())
+    for tag in old:
+        if tag.tag not in found and tag.tag in new and tag.tag not in taken:
+            found[tag.tag] = tag.tag
+    taken = set(found.values())
+    left = [tag.tag for tag in old if tag.tag not in found]
+    for tag in new:
+        if tag.tag in taken:
+            continue
+        before = next((name for name in left if name in tag.aliases or _same_place(old, new, name, tag.tag)), None)
+        if before is None:
+            return None
+        left.remove(before)
+        found[before] = tag.tag
+    return found
 
 
 def _same_place(old: TagVocabulary, new: TagVocabulary, before: str, after: str) -> bool:

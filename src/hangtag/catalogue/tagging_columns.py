@@ -18,7 +18,8 @@ def answer_columns() -> Any:
     """Return the Arrow schema of a tagging without its id."""
     import pyarrow as pa
 
-    tag = pa.struct([("tag", pa.string()), ("facet", pa.string()), ("confidence", pa.float64())])
+    fields = [("tag", pa.string()), ("facet", pa.string()), ("confidence", pa.float64()), ("id", pa.string())]
+    tag = pa.struct(fields)
     return pa.schema(
         [
             ("tags", pa.list_(tag)),
@@ -40,17 +41,19 @@ def answers_table(taggings: Sequence[Tagging]) -> Any:
     names: list[str] = []
     facets: list[str] = []
     confidences: list[float | None] = []
+    tag_ids: list[str | None] = []
     ends = [0]
     for tagging in taggings:
         for tag in tagging.tags:
             names.append(tag.tag)
             facets.append(tag.facet)
             confidences.append(tag.confidence)
+            tag_ids.append(tag.id)
         ends.append(len(names))
     tag_type = schema.field("tags").type.value_type
+    columns = zip((names, facets, confidences, tag_ids), tag_type, strict=True)
     tags = pa.StructArray.from_arrays(
-        [pa.array(names, pa.string()), pa.array(facets, pa.string()), pa.array(confidences, pa.float64())],
-        fields=list(tag_type),
+        [pa.array(column, field.type) for column, field in columns], fields=list(tag_type)
     )
     violations = [tagging.violations for tagging in taggings]
     violation_ends = np.zeros(len(taggings) + 1, np.int32)
@@ -82,7 +85,7 @@ def compact(table: Any) -> Any:
 
 
 def plain(table: Any) -> Any:
-    """Return the answers of a table under `answer_columns`, whatever form `compact` gave them."""
+    """Return the answers of a table under `answer_columns`, also those of `compact` or an older version."""
     return with_cut(table).select(answer_columns().names).cast(answer_columns())
 
 
@@ -96,8 +99,14 @@ def with_cut(table: Any) -> Any:
 
 
 def tagging_rows(table: Any) -> Iterator[dict[str, Any]]:
-    """Yield each row of a part as a mapping, violations as a dict and the key as hexadecimal text."""
+    """Yield each row of a part as a mapping, violations as a dict and the key as hexadecimal text.
+
+    A tag without an id has none in its mapping.
+    """
     for row in table.to_pylist():
+        for tag in row["tags"]:
+            if tag.get("id") is None:
+                tag.pop("id", None)
         row["violations"] = dict(row["violations"] or ())
         if row.get("key") is not None:
             row["key"] = row["key"].hex()

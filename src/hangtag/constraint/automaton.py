@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from hangtag.constraint.availability import Choice
+from hangtag.constraint.evidence import Evidence, Floats
 from hangtag.constraint.limits import UNLIMITED, Tally
 from hangtag.constraint.trie import Ints, TokenTrie
 from hangtag.errors import ConstraintError
@@ -49,6 +50,7 @@ class State:
         "_depth",
         "_done_word",
         "_ended",
+        "_evidence",
         "_mode",
         "_next_word",
         "_node",
@@ -63,6 +65,7 @@ class State:
 
     def __init__(self, rules: Rules, tally: Tally, budget: int, choice: Choice) -> None:
         self._rules = rules
+        self._evidence: Evidence | None = None
         self._tally = tally
         self._budget = budget
         self.num_tokens = 0
@@ -102,6 +105,17 @@ class State:
         self.num_tokens = 0
         if self._ended is not None:
             self._ended.forget_prefix()
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What leads the answer, None where nothing does."""
+        return self._evidence
+
+    def weigh(self, evidence: Evidence) -> None:
+        """Let `evidence` lead the answer from here on."""
+        self._evidence = evidence
+        if self._ended is not None:
+            self._ended.weigh(evidence)
 
     def fork(self) -> State:
         """Return a state that goes its own way from here."""
@@ -192,6 +206,48 @@ class Automaton:
             at = int(ids.searchsorted(end))
             return np.concatenate((ids[:at], np.array([end], np.int32), ids[at:]))
         return _NOTHING
+
+    def bias(self, state: State) -> Floats | None:
+        """Return the logarithm of each allowed token's share of the evidence, in the order of `allowed`.
+
+        None where there is no evidence, or nothing to choose.
+        """
+        if state._evidence is None or state._mode not in (NODE, ROOT, FORK):
+            return None
+        return self._log_shares(state, state._evidence)
+
+    def _log_shares(self, state: State, evidence: Evidence) -> Floats:
+        """Return the logarithms of shares; they sum to one."""
+        mode = state._mode
+        if mode == NODE:
+            return self._shares_in_node(state, evidence)
+        if mode == WORD:
+            return np.zeros(1)
+        shares = evidence.below_roots(state._choice)
+        if mode == FORK:
+            end = state._done_word[0]
+            if state._next_word:
+                go = np.logaddexp.reduce(shares)
+                shares = np.array([go, evidence.stop] if state._next_word[0] < end else [evidence.stop, go])
+            else:
+                shares = np.insert(shares, int(state._choice.ids.searchsorted(end)), evidence.stop)
+        normal: Floats = shares - np.logaddexp.reduce(shares)
+        return normal
+
+    def _shares_in_node(self, state: State, evidence: Evidence) -> Floats:
+        trie, node, ranks = state._trie, state._node, state._ranks
+        bounds = ranks.searchsorted(trie.lo[trie.child[node] : trie.child[node + 1]])
+        # A child without an available tag begins where the next one does, or behind the last rank.
+        starts = np.unique(bounds[bounds < len(ranks)])
+        shares, all_below = evidence.below(trie, ranks, starts)
+        shares -= all_below
+        if state._ended is None:
+            return shares
+        tag = float(evidence.scores[int(trie.order[ranks[0]])]) - all_below
+        ended = self._log_shares(state._ended, evidence) + tag
+        tokens = np.concatenate((self._children(state), self.allowed(state._ended)))
+        joined: Floats = np.concatenate((shares, ended))[tokens.argsort()]
+        return joined
 
     def advance(self, state: State, token: int) -> None:
         """Write `token`.

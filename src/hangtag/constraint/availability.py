@@ -70,19 +70,19 @@ class Grouping:
         self._pair_root = pairs % num_roots
         self._pair_count = counts.astype(np.int32)
         self._pair_start = np.searchsorted(pairs, np.arange(num_groups + 1) * num_roots)
-        self._bases: dict[int | bytes, Base] = {}
+        self.bases: dict[int | bytes, Base] = {}
         self._num_kept = max(16, _KEPT_BYTES // (8 * num_roots + num_groups * 4 + 256))
 
     def without(self, closed: int) -> Base:
         """Return what is left without the groups whose bits are set in `closed`."""
-        base = self._bases.get(closed)
+        base = self.bases.get(closed)
         if base is None:
             groups = [group for group in range(self.num_groups) if closed >> group & 1]
             limits = np.full(self.num_groups, self._max_length, np.int32)
             limits[groups] = -1
             # Facets fill one by one, so what was left before the last one is mostly at hand.
-            last = next((g for g in groups if closed & ~(1 << g) in self._bases), None)
-            roots = (self._all if last is None else self._bases[closed & ~(1 << last)].roots).copy()
+            last = next((g for g in groups if closed & ~(1 << g) in self.bases), None)
+            roots = (self._all if last is None else self.bases[closed & ~(1 << last)].roots).copy()
             for group in groups if last is None else [last]:
                 pairs = slice(self._pair_start[group], self._pair_start[group + 1])
                 roots[self._pair_root[pairs]] -= self._pair_count[pairs]
@@ -94,7 +94,7 @@ class Grouping:
         """Return what is left where group g takes tags of at most `limits[g]` tokens. A new one costs a pass
         over the tags."""
         key = np.minimum(limits, self._max_length).tobytes()
-        base = self._bases.get(key)
+        base = self.bases.get(key)
         if base is None:
             limits = np.frombuffer(key, np.int32)
             left = self.trie.lengths <= limits.take(self._groups)
@@ -104,9 +104,9 @@ class Grouping:
         return base
 
     def _keep(self, key: int | bytes, base: Base) -> None:
-        while len(self._bases) >= self._num_kept:
-            self._bases.pop(next(iter(self._bases)), None)
-        self._bases[key] = base
+        while len(self.bases) >= self._num_kept:
+            self.bases.pop(next(iter(self.bases)), None)
+        self.bases[key] = base
 
 
 class Choice:
@@ -115,12 +115,12 @@ class Choice:
     `used` are the vocabulary positions that the answer holds; `extra` may be chosen beside the base.
     """
 
-    __slots__ = ("_base", "_change", "_extra", "_ids", "_used", "num_tags", "trie")
+    __slots__ = ("_extra", "_ids", "_used", "base", "num_tags", "trie")
 
     def __init__(self, base: Base, used: Sequence[int], extra: Sequence[int] = ()) -> None:
         trie = base.trie
         self.trie = trie
-        self._base = base
+        self.base = base
         rank = trie.rank
         self._used = sorted([rank_ for position in used if base.holds(rank_ := int(rank[position]))])
         self._extra = sorted([rank_ for position in extra if not base.holds(rank_ := int(rank[position]))])
@@ -137,6 +137,10 @@ class Choice:
             self._ids = self._changed_ids()
         return self._ids
 
+    def changed_roots(self) -> set[int]:
+        """Return which of the root's children have other tags below them than the base leaves."""
+        return {int(self.trie.root_of[rank]) for rank in (*self._used, *self._extra)}
+
     def below(self, token: int) -> Ints:
         """Return the ranks of the available tags that begin with `token`, ascending; empty if there is none."""
         trie = self.trie
@@ -144,7 +148,7 @@ class Choice:
         if node < 0:
             return np.zeros(0, np.int32)
         lo, hi = int(trie.lo[node]), int(trie.hi[node])
-        ranks = self._base.within(lo, hi)
+        ranks = self.base.within(lo, hi)
         used = self._used[bisect_left(self._used, lo) : bisect_left(self._used, hi)]
         if used:
             ranks = np.delete(ranks, ranks.searchsorted(used))
@@ -154,7 +158,7 @@ class Choice:
         return ranks
 
     def _changed_ids(self) -> Ints:
-        base, trie = self._base, self.trie
+        base, trie = self.base, self.trie
         change: dict[int, int] = {}
         for ranks, step in ((self._used, -1), (self._extra, 1)):
             for rank in ranks:

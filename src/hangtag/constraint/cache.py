@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.durable import replaced
 from hangtag.errors import ConstraintError
 
 _MAGIC = b"hangtag-constraint\n"
@@ -44,15 +43,8 @@ def write_flat(path: Path, words: Mapping[str, Any], arrays: Arrays) -> None:
     digest = hashlib.sha256(payload).hexdigest()
     header = json.dumps({"words": words, "arrays": table, "sha256": digest, "bytes": at}).encode()
     header += b" " * (-(len(_MAGIC) + 8 + len(header)) % _ALIGN)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + len(header).to_bytes(8, "little") + header + payload)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as temporary:
+        temporary.write_bytes(_MAGIC + len(header).to_bytes(8, "little") + header + payload)
 
 
 def read_flat(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:

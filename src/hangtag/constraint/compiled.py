@@ -18,6 +18,7 @@ from hangtag.constraint.answer import Scored, confidences, segments, spell
 from hangtag.constraint.automaton import Automaton, Rules, State
 from hangtag.constraint.availability import Grouping
 from hangtag.constraint.cache import read_flat, write_flat
+from hangtag.constraint.evidence import Evidence, Floats
 from hangtag.constraint.forest import Forest
 from hangtag.constraint.limits import FacetIndex, FacetRules, Limits, ResolvedLimits
 from hangtag.constraint.parents import ParentRules
@@ -175,14 +176,19 @@ class TagConstraint:
         return TagVocabulary(tags, facets=self._facet_limits, source=f"constraint {self.digest[:12]}")
 
     def start(
-        self, *, max_tokens: int | None = None, limits: Limits = _NO_LIMITS, prefix: Sequence[int] = ()
+        self,
+        *,
+        max_tokens: int | None = None,
+        limits: Limits = _NO_LIMITS,
+        prefix: Sequence[int] = (),
+        evidence: Evidence | None = None,
     ) -> State:
-        """Return the state of an answer that is begun with `prefix`.
+        """Return the state of an answer that is begun with `prefix`, with the evidence that `bias` goes by.
 
         `max_tokens` counts every token after `prefix` up to the last of `close`, no end-of-text token.
 
         Raises:
-            ConstraintError: no legal answer fits, or `prefix` begins none.
+            ConstraintError: no legal answer fits, `prefix` begins none, or the evidence is for other tags.
         """
         key = limits.key
         rules = self._rules.get(key)
@@ -194,11 +200,30 @@ class TagConstraint:
         for token in prefix:
             self._automaton.advance(state, token)
         state.forget_prefix()
-        return state
+        return state if evidence is None else self.weighed(state, evidence)
+
+    def weighed(self, state: State, evidence: Evidence) -> State:
+        """Return a state that goes its own way from here, led by the evidence.
+
+        Raises:
+            ConstraintError: the evidence is for another number of tags.
+        """
+        if len(evidence) != len(self._index.facet_of):
+            raise ConstraintError(f"evidence for {len(evidence)} tags, expected {len(self._index.facet_of)}")
+        led = state.fork()
+        led.weigh(evidence)
+        return led
 
     def allowed(self, state: State) -> Ints:
         """Return the tokens that may come next, ascending; none for a finished answer. Do not write to it."""
         return self._automaton.allowed(state)
+
+    def bias(self, state: State) -> Floats | None:
+        """Return what the evidence adds to the logits of `allowed(state)`, in its order; None if nothing.
+
+        They are natural logarithms of shares that sum to one.
+        """
+        return self._automaton.bias(state)
 
     def advance(self, state: State, token: int) -> None:
         """Write `token` into the answer.

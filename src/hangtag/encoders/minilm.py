@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hangtag.durable import replaced
 from hangtag.errors import MissingExtra
 from hangtag.home import hangtag_home
 from hangtag.models import resolve_model
@@ -64,11 +64,8 @@ class MiniLmEncoder:
             return kept
         vectors = self._compute(texts)
         # A cache that cannot be written costs time, not results.
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
+        with contextlib.suppress(OSError), replaced(path) as temporary:
             np.save(temporary, vectors)
-            os.replace(temporary, path)
         return vectors
 
     def _compute(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hangtag.constraint import Evidence
 from hangtag.endpoint.vocabularies import Ask
 from hangtag.errors import ConstraintError
 
@@ -37,13 +38,15 @@ def _entry(text: str, logprob: float) -> dict[str, Any]:
 
 @dataclass
 class Answer:
-    """One answer as it grows. `ids` and `logprobs` are what vLLM wrote after the prefix, `name` calls the tags."""
+    """One answer as it grows. `ids` and `logprobs` are what vLLM wrote after the prefix, `name` calls the tags.
+    `evidence` is what led it."""
 
     ask: Ask
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     has_failed: bool = False
     name: str = "tags"
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         constraint = self.ask.vocabulary.constraint

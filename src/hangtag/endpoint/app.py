@@ -96,7 +96,7 @@ class Serving:
 
     def finished(self, vocabulary: ServedVocabulary, product: Product, answer: Answer) -> None:
         """Count a completion's answer."""
-        tagging = vocabulary.read(product.id, answer.ids, answer.logprobs, answer.ask)
+        tagging = vocabulary.read(product.id, answer.ids, answer.logprobs, answer.ask, answer.evidence)
         self._count(vocabulary.name, product, tagging)
 
     def _count(self, vocabulary: str, product: Product | None, tagging: Tagging) -> None:
@@ -328,7 +328,7 @@ class _Exchange:
             self._is_stream = request.is_streamed
             with _Place(serving, self._client, request.num_answers):
                 prompts = []
-                for prompt, _ in await serving.vocabularies.prompts(request.vocabulary, request.products):
+                for prompt in await serving.vocabularies.begin(request.vocabulary, request.products):
                     if isinstance(prompt, str):
                         raise Refusal(400, "invalid", prompt)
                     prompts.append(prompt)

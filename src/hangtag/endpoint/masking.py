@@ -17,8 +17,9 @@ _SHOWN = 300
 def mask_contacts(text: str) -> str:
     """Return `text` with e-mail addresses and phone numbers replaced.
 
-    >>> mask_contacts("ask jo@shop.example or +49 (30) 123-4567, size 42")
-    'ask [e-mail] or [phone], size 42'
+    Examples:
+        >>> mask_contacts("ask jo@shop.example or +49 (30) 123-4567, size 42")
+        'ask [e-mail] or [phone], size 42'
     """
     return _PHONE.sub("[phone]", _EMAIL.sub("[e-mail]", text))
 

@@ -11,7 +11,7 @@ from typing import Any
 from hangtag.endpoint.answers import Answer, Token, completion_logprobs, tokens_of
 from hangtag.endpoint.asgi import App, Gone, Message, Refusal, Reply, Scope, Send, call, is_healthy, send_json
 from hangtag.endpoint.openai_requests import Completion
-from hangtag.endpoint.vocabularies import ServedVocabulary
+from hangtag.endpoint.vocabularies import Begun, ServedVocabulary
 from hangtag.product import Product
 
 Finished = Callable[[ServedVocabulary, Product, Answer], None]
@@ -56,14 +56,18 @@ class Completing:
         self._gone = gone
         self._finished = finished
 
-    async def answer(self, request: Completion, prompts: Sequence[Sequence[int]], send: Send) -> None:
+    async def answer(self, request: Completion, prompts: Sequence[Begun], send: Send) -> None:
         """Send the response to `request`, whose products have these prompts.
 
         Raises:
             Refusal: vLLM refused the request or cut an answer off, or it breaks the client's schema.
         """
         body = request.ask.body(prompts, request.sampling) | {"model": request.model}
-        answers = [Answer(request.ask, name=request.format.name) for _ in range(request.num_answers)]
+        answers = [
+            Answer(request.ask, name=request.format.name, evidence=prompt.evidence)
+            for prompt in prompts
+            for _ in range(request.num_choices)
+        ]
         if request.is_streamed:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
             relay = _StreamRelay(request, answers, send, self._done)

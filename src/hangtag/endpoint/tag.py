@@ -12,7 +12,7 @@ from hangtag.endpoint.answers import Answer
 from hangtag.endpoint.asgi import App, Gone, Refusal, Reply, Scope, call
 from hangtag.endpoint.openai_answers import INNER, cut_off, read_reply
 from hangtag.endpoint.settings import EndpointSettings
-from hangtag.endpoint.vocabularies import Ask, Vocabularies, object_in, read_product
+from hangtag.endpoint.vocabularies import Ask, Begun, Vocabularies, object_in, read_product
 from hangtag.engines.vllm_arguments import FACETS, MAX_TAGS, MIN_TAGS, ONLY_FACETS, WITH_PARENTS, facet_arguments
 from hangtag.product import Product, row_id
 from hangtag.tagging import Tagging
@@ -116,21 +116,21 @@ class TagRoute:
                 products[number] = read_product(content, number)
             except ValueError as error:
                 taggings[number] = self._error(ask, _id_of(content, number), str(error))
-        prompts = await self._vocabularies.prompts(vocabulary, list(products.values()))
+        prompts = await self._vocabularies.begin(vocabulary, list(products.values()))
         places = asyncio.Semaphore(self._settings.max_parallel)
 
-        async def one(number: int, product: Product, prompt: list[int] | str, is_cut: bool) -> None:
+        async def one(number: int, product: Product, prompt: Begun | str) -> None:
             if isinstance(prompt, str):
                 taggings[number] = self._error(ask, product.id, prompt)
                 return
             async with places:
                 tagging = await self._generate(ask, product, prompt, app, scope, gone)
-            taggings[number] = tagging.model_copy(update={"cut": True}) if is_cut else tagging
+            taggings[number] = tagging.model_copy(update={"cut": True}) if prompt.is_cut else tagging
 
         try:
             async with asyncio.TaskGroup() as group:
-                for (number, product), (prompt, is_cut) in zip(products.items(), prompts, strict=True):
-                    group.create_task(one(number, product, prompt, is_cut))
+                for (number, product), prompt in zip(products.items(), prompts, strict=True):
+                    group.create_task(one(number, product, prompt))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         decided = []
@@ -142,7 +142,7 @@ class TagRoute:
         return TagResponse(taggings=decided, threshold=threshold, is_calibrated=vocabulary.is_calibrated)
 
     async def _generate(
-        self, ask: Ask, product: Product, prompt: list[int], app: App, scope: Scope, gone: Gone
+        self, ask: Ask, product: Product, prompt: Begun, app: App, scope: Scope, gone: Gone
     ) -> Tagging:
         reply = Reply()
         body = ask.body([prompt], {}) | {"model": self._settings.names[0]}
@@ -157,7 +157,7 @@ class TagRoute:
             if refusal.status >= 500 and refusal.reason == "engine":
                 raise
             return self._error(ask, product.id, str(refusal))
-        return ask.vocabulary.read(product.id, answer.ids, answer.logprobs, ask)
+        return ask.vocabulary.read(product.id, answer.ids, answer.logprobs, ask, prompt.evidence)
 
     def _error(self, ask: Ask, product_id: str, reason: str) -> Tagging:
         fingerprint = ask.vocabulary.vocabulary.fingerprint

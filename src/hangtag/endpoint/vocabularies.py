@@ -11,13 +11,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from hangtag.constraint import Limits, TagConstraint
+from hangtag.constraint import Evidence, Limits, TagConstraint
 from hangtag.constraint.spelling import PieceTokenizer
 from hangtag.endpoint.asgi import Refusal
 from hangtag.endpoint.settings import EndpointSettings
-from hangtag.engines.vllm_arguments import KEY, PREFIX, read_limits, to_arguments
+from hangtag.engines.vllm_arguments import (
+    EVIDENCE,
+    KEY,
+    PREFIX,
+    evidence_argument,
+    read_limits,
+    to_arguments,
+)
 from hangtag.errors import ConstraintError, MissingExtra, RecipeError
 from hangtag.language_model.generative import Generation, GenerativeTagger, Plan
 from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
@@ -43,6 +50,17 @@ class PromptOnlyEngine:
         raise NotImplementedError("this engine only writes prompts")
 
 
+class Begun(NamedTuple):
+    """A product's prompt in tokens, up to where the answer begins, and what evidence leads the answer.
+
+    `is_cut` says that text of the product was cut from the prompt.
+    """
+
+    ids: list[int]
+    evidence: Evidence | None = None
+    is_cut: bool = False
+
+
 @dataclass(frozen=True)
 class Ask:
     """What requests ask for beside products: a vocabulary, limits, and the first tokens of every such answer."""
@@ -52,22 +70,27 @@ class Ask:
     prefix: tuple[int, ...]
     max_tokens: int
 
-    def body(self, prompts: Sequence[Sequence[int]], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    def body(self, prompts: Sequence[Begun], sampling: Mapping[str, Any]) -> dict[str, Any]:
         """Return the body for vLLM's `/v1/completions` whose answers keep to the limits.
 
-        `prompts` come from `Vocabularies.prompts`, without the answer's prefix.
+        `prompts` come from `begin`, without the answer's prefix.
         """
         constraint = self.vocabulary.constraint
         budget = self.max_tokens - len(self.prefix)
+        arguments: dict[str, Any] = to_arguments(self.vocabulary.name, self.limits, num_prefix=len(self.prefix))
+        ids = [[*prompt.ids, *self.prefix] for prompt in prompts]
+        evidence = [prompt.evidence for prompt in prompts if prompt.evidence is not None]
+        if evidence:
+            arguments[EVIDENCE] = evidence_argument(evidence, ids)
         body = {
-            "prompt": [[*prompt, *self.prefix] for prompt in prompts],
+            "prompt": ids,
             # One more for the end of the text, where the answer's last token does not stop generation.
             "max_tokens": budget if constraint.stop_token is not None else budget + 1,
             "temperature": 0.0,
             "logprobs": 0,
             "return_token_ids": True,
             "add_special_tokens": False,
-            "vllm_xargs": to_arguments(self.vocabulary.name, self.limits, num_prefix=len(self.prefix)),
+            "vllm_xargs": arguments,
             **sampling,
         }
         if constraint.stop_token is not None:
@@ -110,24 +133,29 @@ class ServedVocabulary:
         except ConstraintError as error:
             raise Refusal(400, "invalid", str(error), param="vllm_xargs") from None
 
-    def prompts(self, products: Sequence[Product]) -> list[tuple[list[int] | str, bool]]:
-        """Return each product's prompt in tokens, up to where the answer begins, or why it has none.
-
-        With it stands whether text of the product was cut from it.
-        """
+    def begin(self, products: Sequence[Product]) -> list[Begun | str]:
+        """Return how each product's request begins, or why it cannot."""
         num_prefix = len(self.tagger.plan.prefix)
+        evidence = self.tagger.weigh(products)
         return [
-            (prompt if isinstance(prompt, str) else prompt[: len(prompt) - num_prefix], is_cut)
-            for prompt, is_cut in self.tagger.prompts(products)
+            prompt if isinstance(prompt, str) else Begun(prompt[: len(prompt) - num_prefix], scores, is_cut)
+            for (prompt, is_cut), scores in zip(self.tagger.prompts(products), evidence, strict=True)
         ]
 
     def token_text(self, token: int) -> str:
         """Return the text of one token; a part of a character becomes U+FFFD."""
         return self._pieces.decode([token])
 
-    def read(self, product_id: str, ids: Sequence[int], logprobs: Sequence[float], ask: Ask) -> Tagging:
-        """Return the tagging that vLLM's tokens after the prefix say."""
-        return self.tagger.read(product_id, Generation(ids, logprobs), prefix=ask.prefix)
+    def read(
+        self,
+        product_id: str,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        ask: Ask,
+        evidence: Evidence | None,
+    ) -> Tagging:
+        """Return the tagging that vLLM's tokens after the prefix say; see `GenerativeTagger.read`."""
+        return self.tagger.read(product_id, Generation(ids, logprobs), prefix=ask.prefix, evidence=evidence)
 
 
 class Vocabularies:
@@ -170,15 +198,13 @@ class Vocabularies:
             )
         return found
 
-    async def prompts(
-        self, vocabulary: ServedVocabulary, products: Sequence[Product]
-    ) -> list[tuple[list[int] | str, bool]]:
-        """Return `ServedVocabulary.prompts` without holding up other requests; a few products at a time."""
+    async def begin(self, vocabulary: ServedVocabulary, products: Sequence[Product]) -> list[Begun | str]:
+        """Return `ServedVocabulary.begin` without holding up other requests; a few products at a time."""
         loop = asyncio.get_running_loop()
-        prompts: list[tuple[list[int] | str, bool]] = []
+        prompts: list[Begun | str] = []
         for start in range(0, len(products), 16):
             batch = products[start : start + 16]
-            prompts += await loop.run_in_executor(self._thread, vocabulary.prompts, batch)
+            prompts += await loop.run_in_executor(self._thread, vocabulary.begin, batch)
         return prompts
 
     def close(self) -> None:
@@ -244,8 +270,9 @@ def check_arguments(arguments: Any) -> dict[str, Any]:
         return {}
     if not isinstance(arguments, dict):
         raise Refusal(400, "invalid", "vllm_xargs: expected an object", param="vllm_xargs")
-    if PREFIX in arguments:
-        raise Refusal(400, "invalid", f"{PREFIX} is set by the server; leave it out", param="vllm_xargs")
+    for name in (PREFIX, EVIDENCE):
+        if name in arguments:
+            raise Refusal(400, "invalid", f"{name} is set by the server; leave it out", param="vllm_xargs")
     for name in arguments:
         if not name.startswith(KEY):
             raise Refusal(400, "invalid", f"unknown argument {name!r:.80}", param="vllm_xargs")

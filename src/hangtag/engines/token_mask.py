@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 
 
 def keep_only(
-    logits: torch.Tensor, rows: Sequence[int] | NDArray[np.int64], allowed: Sequence[NDArray[np.int32]]
+    logits: torch.Tensor,
+    rows: Sequence[int] | NDArray[np.int64],
+    allowed: Sequence[NDArray[np.int32]],
+    biases: Sequence[NDArray[np.float64] | None],
 ) -> None:
-    """Set `logits[row]` to -inf except at that row's allowed columns, in place.
+    """Set `logits[row]` to -inf except at that row's allowed columns, and add its bias there, in place.
 
     Shapes: `logits` (rows, columns), any strides; `rows` ascending and distinct; `allowed[n]` the columns of
-    `rows[n]`, at least one. A single allowed column gets 0, so that a row is never without a finite logit.
-    Rows that are not named are not touched. Cost: one gather, one scatter and a fill per run of neighbouring
+    `rows[n]`, at least one, and `biases[n]` what is added to each of them. A single allowed column gets 0, so
+    that a row is never without a finite logit. Rows that are not named are not touched. Cost: one gather, one
+    scatter and a fill per run of neighbouring
     rows; 64 rows of 49152 float32 take about 0.3 ms on one CPU core for up to 100 columns a row.
     """
     if not len(rows):
@@ -34,6 +38,9 @@ def keep_only(
     flat = logits.as_strided((span,), (1,), logits.storage_offset())
     index = torch.from_numpy(places).to(logits.device, non_blocking=True)
     kept = flat.index_select(0, index)
+    if any(bias is not None for bias in biases):
+        added = [np.zeros(n) if bias is None else bias for n, bias in zip(lengths, biases, strict=True)]
+        kept += torch.from_numpy(np.concatenate(added)).to(kept.device, kept.dtype, non_blocking=True)
     if (lengths == 1).any():
         kept.masked_fill_(torch.from_numpy(np.repeat(lengths == 1, lengths)).to(logits.device), 0.0)
     for start, end in _runs(number):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from hangtag.engines.hardware import probe_hardware
 from hangtag.errors import MissingExtra, ModelError
-from hangtag.language_model.generative import Generation, Plan
+from hangtag.language_model.generative import Generation, Plan, Request
 from hangtag.models import resolve_model
 
 MAX_MODEL_LEN = 4096
@@ -78,16 +78,14 @@ class TransformersEngine:
         self.max_model_len = min(max_model_len, int(longest))
         self._batch_size = batch_size
 
-    def stream(
-        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
-    ) -> Iterator[tuple[int, Generation]]:
+    def stream(self, requests: Iterable[Request], plan: Plan) -> Iterator[tuple[int, Generation]]:
         """Yield (key, generation) batch by batch, in order. See `Engine`."""
         waiting = iter(requests)
         while batch := list(islice(waiting, self._batch_size)):
-            generations = self._generate([list(prompt) for _, prompt in batch], plan)
-            yield from zip((key for key, _ in batch), generations, strict=True)
+            yield from zip((request.key for request in batch), self._generate(batch, plan), strict=True)
 
-    def _generate(self, prompts: list[list[int]], plan: Plan) -> list[Generation]:
+    def _generate(self, batch: list[Request], plan: Plan) -> list[Generation]:
+        prompts = [list(request.prompt) for request in batch]
         if plan.schema is not None:
             return [
                 Generation(error="transformers has no structured outputs; use --decoding set or the engine vllm")
@@ -112,6 +110,7 @@ class TransformersEngine:
                     max_tokens=max_tokens,
                     limits=plan.limits,
                     prefix=plan.prefix,
+                    evidence=[request.evidence for request in batch],
                 )
             )
         with torch.inference_mode():

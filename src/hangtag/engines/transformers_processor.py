@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor
 
-from hangtag.constraint import Limits, State, TagConstraint
+from hangtag.constraint import Evidence, Limits, State, TagConstraint
 from hangtag.engines.token_mask import keep_only
 from hangtag.errors import ConstraintError
 
 _History = tuple[int, ...]
+_Row = tuple[int, _History]
 _NO_LIMITS = Limits()
 
 
@@ -41,8 +42,11 @@ class TagLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         max_tokens: int | None = None,
         limits: Limits = _NO_LIMITS,
         prefix: Sequence[int] = (),
+        evidence: Sequence[Evidence | None] | None = None,
     ) -> None:
         """Begin an answer in every row.
+
+        `evidence` has one entry for each prompt; with beams, a prompt's rows stand together.
 
         `prompt_length` is the length of the padded prompts, which end with `prefix`. `max_tokens` counts the
         answer's tokens after `prefix`; after the answer comes `end_token`, one token more.
@@ -54,9 +58,11 @@ class TagLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self._prompt_length = prompt_length
         self._end: NDArray[np.int32] = np.array([end_token], np.int32)
         start = constraint.start(max_tokens=max_tokens, limits=limits, prefix=prefix)
+        starts = [start if scores is None else constraint.weighed(start, scores) for scores in evidence or [None]]
         # The states of the last step's rows, and of this one's; None for a row that left the constraint.
-        self._before: dict[_History, State | None] = {}
-        self._states: dict[_History, State | None] = {(): start}
+        self._before: dict[_Row, State | None] = {}
+        self._states: dict[_Row, State | None] = {(n, ()): start for n, start in enumerate(starts)}
+        self._num_prompts = len(starts)
         self._num_generated = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -68,18 +74,26 @@ class TagLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         if len(histories[0]) != self._num_generated:
             self._num_generated += 1
             self._before, self._states = self._states, {}
-        allowed = []
-        for history in histories:
-            if history not in self._states:
-                self._states[history] = self._follow(history)
-            state = self._states[history]
-            allowed.append(self._end if state is None or state.is_done else self._constraint.allowed(state))
+        allowed: list[NDArray[np.int32]] = []
+        biases: list[NDArray[np.float64] | None] = []
+        rows_a_prompt = len(histories) // self._num_prompts
+        for number, history in enumerate(histories):
+            row = (number // rows_a_prompt, history)
+            if row not in self._states:
+                self._states[row] = self._follow(*row)
+            state = self._states[row]
+            if state is None or state.is_done:
+                allowed.append(self._end)
+                biases.append(None)
+            else:
+                allowed.append(self._constraint.allowed(state))
+                biases.append(self._constraint.bias(state))
         kept = scores.clone()
-        keep_only(kept, range(len(allowed)), allowed)
+        keep_only(kept, range(len(allowed)), allowed, biases)
         return kept
 
-    def _follow(self, history: _History) -> State | None:
-        before = self._before[history[:-1]]
+    def _follow(self, prompt: int, history: _History) -> State | None:
+        before = self._before[prompt, history[:-1]]
         if before is None or before.is_done:
             return before
         state = self._constraint.fork(before)

@@ -10,6 +10,8 @@ lists of them:
     hangtag_facets        JSON text with limits by facet, `{"colour": {"min": 0, "max": 1}}`, in place of the
                           vocabulary's own
     hangtag_with_parents  1: a tag's parents come with it; default 0
+    hangtag_evidence      scores of the tags and of the end, as `Evidence.to_text` writes them; for a request of
+                          several prompts a list, each entry after its prompt's digest (`evidence_argument`)
     hangtag_prefix        how many tokens of the answer the prompt already ends with, default 0
 
 Registered names are the keys of the JSON object (name to path, relative to that file) in the file that the
@@ -19,10 +21,12 @@ environment variable HANGTAG_CONSTRAINTS names. Where it is set, requests cannot
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,15 +34,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from hangtag.constraint import Limits, State, TagConstraint
+from hangtag.constraint import Evidence, Limits, State, TagConstraint
 from hangtag.errors import ConstraintError
 from hangtag.home import hangtag_home
 from hangtag.vocabulary import FacetLimits
 
 KEY = "hangtag"
 MIN_TAGS, MAX_TAGS, ONLY_FACETS = "hangtag_min_tags", "hangtag_max_tags", "hangtag_only_facets"
-FACETS, WITH_PARENTS, PREFIX = "hangtag_facets", "hangtag_with_parents", "hangtag_prefix"
-KEYS = (KEY, MIN_TAGS, MAX_TAGS, ONLY_FACETS, FACETS, WITH_PARENTS, PREFIX)
+FACETS, WITH_PARENTS = "hangtag_facets", "hangtag_with_parents"
+EVIDENCE, PREFIX = "hangtag_evidence", "hangtag_prefix"
+KEYS = (KEY, MIN_TAGS, MAX_TAGS, ONLY_FACETS, FACETS, WITH_PARENTS, EVIDENCE, PREFIX)
 REGISTER_VARIABLE = "HANGTAG_CONSTRAINTS"
 
 # Parameters that forbid or force tokens regardless of the constraint: together they may leave no token at all.
@@ -99,9 +104,17 @@ def to_arguments(
     return arguments
 
 
-def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
+def evidence_argument(evidence: Sequence[Evidence], prompts: Sequence[Sequence[int]]) -> str | list[str]:
+    """Return what goes into `EVIDENCE` for a request of these prompts, each with its own evidence."""
+    if len(prompts) == 1:
+        return evidence[0].to_text()
+    return [f"{_prompt_digest(ids)}:{one.to_text()}" for one, ids in zip(evidence, prompts, strict=True)]
+
+
+def read_opening(params: Any, *, room: int | None = None, prompt: Sequence[int] | None = None) -> Opening | None:
     """Return how the answer of a request with these SamplingParams begins, None if it asks for no constraint.
 
+    `prompt`, in token ids, chooses among the evidence for several; without it, that of the first one counts.
     `room` is the number of tokens that the engine can generate after the prompt whatever `max_tokens` says.
     One token of `max_tokens` and `room` is kept for the end-of-text token, unless the request stops at the
     constraint's `stop_token` (`stop_token_ids`).
@@ -122,6 +135,7 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     for name in _CONFLICTING:
         if getattr(params, name, None):
             raise ConstraintError(f"{name} cannot be combined with {KEY!r}; leave one of them out")
+    evidence = arguments.pop(EVIDENCE, None)
     try:
         text = json.dumps(arguments, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -132,7 +146,26 @@ def read_opening(params: Any, *, room: int | None = None) -> Opening | None:
     budget = min(budgets, default=None)
     if budget is not None and _load(path, version).stop_token not in (params.stop_token_ids or ()):
         budget -= 1
-    return _opening(text, path, version, budget)
+    opening = _opening(text, path, version, budget)
+    if evidence is None:
+        return opening
+    scores = Evidence.from_text(_evidence_of(prompt, evidence), len(opening.constraint.names))
+    return Opening(opening.constraint, opening.constraint.weighed(opening.state, scores))
+
+
+def _evidence_of(prompt: Sequence[int] | None, given: Any) -> Any:
+    if not isinstance(given, list):
+        return given
+    entries = [entry.partition(":")[::2] if isinstance(entry, str) else ("", "") for entry in given]
+    wanted = entries[0][0] if prompt is None and entries else _prompt_digest(prompt or ())
+    found = next((text for digest, text in entries if digest == wanted), None)
+    if found is None:
+        raise ConstraintError(f"{EVIDENCE}: a list of {len(entries)}, none of them for this prompt")
+    return found
+
+
+def _prompt_digest(prompt: Sequence[int]) -> str:
+    return hashlib.blake2b(array("q", prompt).tobytes(), digest_size=8).hexdigest()
 
 
 def facet_arguments(facets: Mapping[str, FacetLimits]) -> str:

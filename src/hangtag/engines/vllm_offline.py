@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hangtag.engines.hardware import probe_hardware
-from hangtag.engines.vllm_arguments import to_arguments
+from hangtag.engines.vllm_arguments import EVIDENCE, to_arguments
 from hangtag.errors import EngineError, MissingExtra, ModelError
-from hangtag.language_model.generative import Generation, Plan
+from hangtag.language_model.generative import Generation, Plan, Request
 from hangtag.models import resolve_model
 
 MAX_MODEL_LEN = 4096
@@ -102,9 +102,7 @@ class VllmEngine:
         """End vLLM's processes; the engine is of no use afterwards."""
         self.llm.llm_engine.engine_core.shutdown()
 
-    def stream(
-        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
-    ) -> Iterator[tuple[int, Generation]]:
+    def stream(self, requests: Iterable[Request], plan: Plan) -> Iterator[tuple[int, Generation]]:
         """Yield (key, generation) as they finish; keeps the engine full. See `Engine`."""
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -121,12 +119,15 @@ class VllmEngine:
                     if request is None:
                         exhausted = True
                         break
-                    key, prompt = request
+                    key, prompt, evidence = request
+                    own = params.clone()
+                    if evidence is not None:
+                        own.extra_args = {**own.extra_args, EVIDENCE: evidence.to_text()}
                     try:
                         engine.add_request(
                             str(key),
                             {"prompt_token_ids": list(prompt)},
-                            params.clone(),
+                            own,
                             lora_request=self._lora,
                         )
                     except (ValueError, VLLMValidationError) as error:

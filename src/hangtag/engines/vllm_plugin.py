@@ -28,7 +28,7 @@ from vllm.v1.sample.logits_processor.interface import MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
 
 from hangtag.engines.token_mask import keep_only
-from hangtag.engines.vllm_arguments import Opening, read_opening
+from hangtag.engines.vllm_arguments import EVIDENCE, Opening, read_opening
 from hangtag.errors import ConstraintError
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class Row:
             return self._end
         return ids
 
+    def bias(self) -> NDArray[np.float64] | None:
+        """Return what is added to the logits of `allowed`, in its order."""
+        return None if self._has_failed or self._state.is_done else self._constraint.bias(self._state)
+
     def _fail(self, reason: str) -> None:
         self._has_failed = True
         _log.error("hangtag: an answer is cut off after %d tokens: %s", self.num_seen, reason)
@@ -150,7 +154,7 @@ class TagLogitsProcessor(LogitsProcessorV1, LogitsProcessorV2):  # type: ignore[
         for index in batch_update.removed:
             rows.pop(index, None)
         for index, params, prompt, output in batch_update.added:
-            row = self._new_row(params, None if prompt is None else len(prompt))
+            row = self._new_row(params, prompt)
             if row is None:
                 rows.pop(index, None)
             else:
@@ -166,7 +170,14 @@ class TagLogitsProcessor(LogitsProcessorV1, LogitsProcessorV2):  # type: ignore[
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Begin the answer of the request in this slot (Model Runner V2); returns whether it has a constraint."""
-        row = self._new_row(sampling_params, int(self._requests.prompt_len.np[req_idx]))
+        length = int(self._requests.prompt_len.np[req_idx])
+        # Waits for the GPU if there is one: only where a list of evidence needs the prompt itself.
+        prompt = (
+            self._requests.all_token_ids.gpu[req_idx, :length].tolist()
+            if isinstance((sampling_params.extra_args or {}).get(EVIDENCE), list)
+            else range(length)
+        )
+        row = self._new_row(sampling_params, prompt)
         if row is None:
             self._slots.pop(req_idx, None)
         else:
@@ -179,8 +190,12 @@ class TagLogitsProcessor(LogitsProcessorV1, LogitsProcessorV2):  # type: ignore[
         Shape: (rows of the batch, vocabulary), float32. `ctx` is Model Runner V2's layout of the batch.
         """
         rows = self._read_rows() if ctx is None else self._read_slots(ctx)
-        allowed = {number: row.allowed(logits.shape[1]) for number, row in rows}
-        keep_only(logits, list(allowed), list(allowed.values()))
+        numbers, allowed, biases = [], [], []
+        for number, row in rows:
+            numbers.append(number)
+            allowed.append(row.allowed(logits.shape[1]))
+            biases.append(row.bias())
+        keep_only(logits, numbers, allowed, biases)
         return logits
 
     def _read_rows(self) -> Iterator[tuple[int, Row]]:
@@ -232,16 +247,16 @@ class TagLogitsProcessor(LogitsProcessorV1, LogitsProcessorV2):  # type: ignore[
         elif missing:
             row.advance(self._requests.all_token_ids.gpu[slot, length - missing : length].tolist())
 
-    def _new_row(self, params: Any, num_prompt: int | None) -> Row | None:
+    def _new_row(self, params: Any, prompt: Sequence[int] | None) -> Row | None:
         stops: Iterable[int] = sorted(params.all_stop_token_ids)
         end = params.eos_token_id if params.eos_token_id is not None else next(iter(stops), 0)
-        room = None if num_prompt is None else self._max_model_len - num_prompt
+        room = None if prompt is None else self._max_model_len - len(prompt)
         try:
             try:
-                opening = read_opening(params, room=room)
+                opening = read_opening(params, room=room, prompt=prompt)
             except ConstraintError:
                 # Perhaps the prompt leaves no room for a whole answer: the engine will cut it and report that.
-                opening = read_opening(params)
+                opening = read_opening(params, prompt=prompt)
         except ConstraintError as error:
             _log.error("hangtag: an answer is ended before it began: %s", error)
             return Row(None, end)

@@ -6,12 +6,12 @@ products -> messages (`prompt`) -> token ids -> engine, under the constraint -> 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from hangtag.constraint import Limits, TagConstraint
+from hangtag.constraint import Evidence, Limits, TagConstraint
 from hangtag.constraint.schema import answer_schema, parse_answer
 from hangtag.errors import ConstraintError
 from hangtag.language_model.calibration import Calibration
@@ -22,6 +22,8 @@ from hangtag.tagging import ScoredTag, Tagging, Usage
 from hangtag.vocabulary import TagVocabulary
 
 Decoding = Literal["set", "schema", "free"]
+Weigh = Callable[[Sequence[Product]], Sequence[Evidence | None]]
+"""From products to what is known of each one's tags beside the model; see `hangtag.evidence`."""
 _PROMPT_BATCH = 32
 
 
@@ -46,6 +48,14 @@ class Plan:
     exact_tokens: int | None = None
 
 
+class Request(NamedTuple):
+    """One prompt in token ids, the caller's `key` for it, and what evidence leads its answer."""
+
+    key: int
+    prompt: Sequence[int]
+    evidence: Evidence | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """What an engine wrote: token ids after the prompt, and the natural log of each one's processed
@@ -63,10 +73,8 @@ class Engine(Protocol):
     tokenizer: Any
     max_model_len: int
 
-    def stream(
-        self, requests: Iterable[tuple[int, Sequence[int]]], plan: Plan
-    ) -> Iterator[tuple[int, Generation]]:
-        """Yield (key, generation) for each (key, prompt token ids) as they finish, in any order.
+    def stream(self, requests: Iterable[Request], plan: Plan) -> Iterator[tuple[int, Generation]]:
+        """Yield (key, generation) for each request as they finish, in any order.
 
         Requests are taken from the iterable only as fast as the engine has room for them.
 
@@ -89,8 +97,10 @@ class GenerativeTagger:
         limits: Limits | None = None,
         max_tokens: int = 256,
         calibration: Calibration | None = None,
+        evidence: Weigh | None = None,
     ) -> None:
-        """Bind engine and prompt; `calibration` maps every confidence before it is returned.
+        """Bind engine and prompt; `calibration` maps every confidence before it is returned, `evidence` leads
+        answers under decoding "set".
 
         Raises:
             ConstraintError: no answer within `limits` fits in `max_tokens`.
@@ -103,6 +113,7 @@ class GenerativeTagger:
         self._chat = ChatTokens(engine.tokenizer)
         self._constraint = constraint
         self._calibration = calibration
+        self._evidence = evidence if decoding == "set" else None
         limits = limits or Limits()
         start = constraint.start(max_tokens=max_tokens, limits=limits)
         self.plan = Plan(
@@ -129,37 +140,44 @@ class GenerativeTagger:
         Raises:
             EngineError: the engine died.
         """
-        ids: dict[int, str] = {}
+        open_: dict[int, tuple[str, Evidence | None]] = {}
         cut: set[int] = set()
         done: dict[int, Tagging] = {}
 
-        def requests() -> Iterator[tuple[int, list[int]]]:
+        def requests() -> Iterator[Request]:
             position = 0
             iterator = iter(products)
             while batch := list(islice(iterator, _PROMPT_BATCH)):
-                for product, (prompt, is_cut) in zip(batch, self.prompts(batch), strict=True):
-                    ids[position] = product.id
+                for product, (prompt, is_cut), evidence in zip(
+                    batch, self.prompts(batch), self.weigh(batch), strict=True
+                ):
+                    open_[position] = (product.id, evidence)
                     if is_cut:
                         cut.add(position)
                     if isinstance(prompt, str):
                         done[position] = self._tagging(product.id, status="error", reason=prompt)
                     else:
                         self.usage.prompt_tokens += len(prompt)
-                        yield position, prompt
+                        yield Request(position, prompt, evidence)
                     position += 1
 
         next_out = 0
         for position, generation in self.engine.stream(requests(), self.plan):
-            tagging = self.read(ids[position], generation)
+            product_id, evidence = open_[position]
+            tagging = self.read(product_id, generation, evidence=evidence)
             done[position] = tagging.model_copy(update={"cut": True}) if position in cut else tagging
             cut.discard(position)
             while next_out in done:
-                del ids[next_out]
+                del open_[next_out]
                 yield done.pop(next_out)
                 next_out += 1
         while next_out in done:
             yield done.pop(next_out)
             next_out += 1
+
+    def weigh(self, products: Sequence[Product]) -> Sequence[Evidence | None]:
+        """Return the evidence that leads each product's answer, None where there is none."""
+        return [None] * len(products) if self._evidence is None else self._evidence(products)
 
     def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
         """Return each product's prompt in token ids, the answer's prefix included, or why it has none."""
@@ -184,10 +202,19 @@ class GenerativeTagger:
                 prompts.append(([*tokens, *self.plan.prefix], chat.is_cut))
         return prompts
 
-    def read(self, product_id: str, generation: Generation, *, prefix: Sequence[int] | None = None) -> Tagging:
+    def read(
+        self,
+        product_id: str,
+        generation: Generation,
+        *,
+        prefix: Sequence[int] | None = None,
+        evidence: Evidence | None = None,
+    ) -> Tagging:
         """Return the tagging that a generation says.
 
-        `prefix` is that part of the answer which its prompt ended with, where that is not the plan's.
+        `prefix` is that part of the answer which its prompt ended with, where that is not the plan's. Where
+        `evidence` led the answer, a tag's confidence is the pass's times the evidence's: sharpened for the
+        decision, the pass's alone would be next to one for nearly every tag.
         """
         if generation.error is not None:
             return self._tagging(product_id, status="error", reason=generation.error)
@@ -200,8 +227,13 @@ class GenerativeTagger:
             except ConstraintError as error:
                 return self._tagging(product_id, status="unparsed", reason=str(error))
             tags = tuple(
-                ScoredTag(tag=tag, facet=self.vocabulary[tag].facet, confidence=confidence)
-                for tag, confidence in zip(scored.tags, scored.confidences, strict=True)
+                ScoredTag.of(
+                    self.vocabulary[tag],
+                    confidence * (1.0 if evidence is None else evidence.probability(position)),
+                )
+                for tag, position, confidence in zip(
+                    scored.tags, scored.positions, scored.confidences, strict=True
+                )
             )
             tagging = self._tagging(product_id, tags=tags)
             return tagging if self._calibration is None else self._calibration.apply(tagging)
@@ -209,7 +241,7 @@ class GenerativeTagger:
         answer = parse_answer(text, self.vocabulary, self.plan.limits)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
-        tags = tuple(ScoredTag(tag=tag, facet=self.vocabulary[tag].facet) for tag in answer.tags)
+        tags = tuple(ScoredTag.of(self.vocabulary[tag]) for tag in answer.tags)
         return self._tagging(product_id, tags=tags, reason=answer.repairs, violations=answer.violations)
 
     def _tagging(self, product_id: str, **fields: Any) -> Tagging:

@@ -6,10 +6,11 @@ Every function takes `Outcomes` and, for resampling, `weights`: how often each p
 An unparsed answer predicts nothing and is never an exact match; a tag left out of an answer (unknown, repeated,
 over a facet's limit) is one more wrong predicted tag. Where no product has any weight the result is NaN.
 
-    >>> from hangtag.metrics import Outcomes, set_f1
-    >>> gold = [frozenset({"red", "shoes"}), frozenset({"blue"})]
-    >>> float(set_f1(Outcomes.from_sets(gold, [frozenset({"red"}), None])))
-    0.3333333333333333
+    Examples:
+        >>> from hangtag.metrics import Outcomes, set_f1
+        >>> gold = [frozenset({"red", "shoes"}), frozenset({"blue"})]
+        >>> float(set_f1(Outcomes.from_sets(gold, [frozenset({"red"}), None])))
+        0.3333333333333333
 """
 
 from __future__ import annotations

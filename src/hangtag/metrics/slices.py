@@ -55,9 +55,10 @@ def frequency_groups(counts: Mapping[str, int]) -> dict[str, frozenset[str]]:
     training occurrences, torso tags within the next 15 %, tail tags within the last 5 %, and those never seen.
     Tags of equal count share a group.
 
-    >>> groups = frequency_groups({"a": 80, "b": 15, "c": 3, "d": 2, "e": 0})
-    >>> [sorted(groups[name]) for name in ("head", "torso", "tail")]
-    [['a'], ['b'], ['c', 'd', 'e']]
+    Examples:
+        >>> groups = frequency_groups({"a": 80, "b": 15, "c": 3, "d": 2, "e": 0})
+        >>> [sorted(groups[name]) for name in ("head", "torso", "tail")]
+        [['a'], ['b'], ['c', 'd', 'e']]
     """
     total = sum(counts.values())
     groups: dict[str, set[str]] = {"head": set(), "torso": set(), "tail": set()}
@@ -78,8 +79,9 @@ def is_chinese(text: str) -> bool:
 
     A fifth, because one Han character says as much as several Latin letters and brands stay Latin.
 
-    >>> is_chinese("Nike 男士运动鞋 Air"), is_chinese("Tee with the print 福")
-    (True, False)
+    Examples:
+        >>> is_chinese("Nike 男士运动鞋 Air"), is_chinese("Tee with the print 福")
+        (True, False)
     """
     letters = [character for character in text if character.isalpha()]
     han = sum("\u3400" <= character <= "\u9fff" or character >= "\U00020000" for character in letters)

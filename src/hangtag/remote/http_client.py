@@ -369,7 +369,7 @@ class HttpTagger:
         answer = parse_answer(text, self.vocabulary, self._chat_limits)
         if answer.reason is not None:
             return self._tagging(product_id, status="unparsed", reason=answer.reason)
-        tags = tuple(ScoredTag(tag=tag, facet=self.vocabulary[tag].facet) for tag in answer.tags)
+        tags = tuple(ScoredTag.of(self.vocabulary[tag]) for tag in answer.tags)
         return self._tagging(product_id, tags=tags, reason=answer.repairs, violations=answer.violations)
 
     def _tagging(self, product_id: str, **fields: Any) -> Tagging:

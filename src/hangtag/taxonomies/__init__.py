@@ -1,0 +1,1 @@
+"""Taxonomies in their own formats, imported as vocabularies, exported and checked."""
