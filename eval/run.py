@@ -35,8 +35,10 @@ from eval.settings import PERTURBATIONS, Evaluation, split_names
 from eval.store import FORMAT, Context, write_context, write_predictions, write_products
 from hangtag import program
 from hangtag.catalogue.labelled import Dataset, load_dataset
+from hangtag.catalogue.options import add_reading_arguments, reading_options
 from hangtag.config import load_recipe
 from hangtag.errors import DataError, HangtagError, RecipeError, VocabularyError
+from hangtag.formats.rows import Reading
 from hangtag.manifest import provenance
 from hangtag.product import Product
 from hangtag.sample import sample_folder
@@ -61,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = program.parser("python -m eval.run", __doc__)
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="YAML of settings; options given here win")
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--data", metavar="DIR", help="a labelled dataset (default: the sample catalogue)")
+    what.add_argument(
+        "--data", metavar="D", help="a labelled dataset, or a file of labelled products (default: the sample)"
+    )
+    add_reading_arguments(parser)
     what.add_argument("--arms", metavar="A,B", help="arms, see eval/arms.py (default: every arm that is there)")
     what.add_argument(
         "--run", action="append", default=[], metavar="DIR", type=Path, help="a trained run as an arm; repeatable"
@@ -120,7 +125,7 @@ def _shown(argument: str) -> str:
 def run(arguments: argparse.Namespace, command: str) -> int:
     """Evaluate as the options say and return the exit code."""
     recipe = _recipe(arguments)
-    dataset = _dataset(arguments.data, recipe)
+    dataset = _dataset(arguments.data, recipe, reading_options(arguments))
     runs = tuple(arguments.run)
     arms, missing = choose_arms(recipe, runs, dataset)
     out = arguments.out or OUT / (dataset.folder.resolve().name if arguments.data else "sample")
@@ -173,14 +178,16 @@ def _recipe(arguments: argparse.Namespace) -> Evaluation:
     return load_recipe(arguments.recipe, Evaluation, overrides)
 
 
-def _dataset(folder: str | None, recipe: Evaluation) -> Dataset:
+def _dataset(folder: str | None, recipe: Evaluation, reading: Reading) -> Dataset:
     """Return the dataset with the limits that its training data keep.
 
     Raises:
         DataError: a split is missing, or the test split is empty or names a product twice.
         VocabularyError: gold tags are unknown, and that was not allowed.
     """
-    dataset = load_dataset(folder or sample_folder())
+    dataset = load_dataset(
+        folder or sample_folder(), reading=reading, say=lambda line: print(f"eval.run: {line}", file=sys.stderr)
+    )
     twice = [name for name, number in Counter(product.id for product in dataset.test).items() if number > 1]
     if twice:
         raise DataError(f"{dataset.folder}: test holds product {twice[0]!r} more than once; ids must differ")

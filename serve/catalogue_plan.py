@@ -88,7 +88,7 @@ def _sample(job: Job, num_rows: int) -> list[Product]:
     for number in range(len(job.files)):
         # The files after it stand in for one without rows.
         files = [*job.files[number:], *job.files[:number]]
-        chunks = read_chunks(files, job.columns, RowKeys(job.context), part_rows=share, interpret=job.interpret)
+        chunks = read_chunks(files, job.reading, RowKeys(job.context), part_rows=share, interpret=job.interpret)
         chunk = next(chunks)
         chunks.close()
         for row, fields in enumerate(chunk.fields):

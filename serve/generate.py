@@ -29,7 +29,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ from hangtag.bulk.output import Output
 from hangtag.bulk.parts import FORMATS
 from hangtag.catalogue.batch_files import product_of_request
 from hangtag.catalogue.files import STDIN, list_files
-from hangtag.catalogue.products import parse_columns
-from hangtag.catalogue.rows import ColumnMap, count_rows
+from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
+from hangtag.catalogue.rows import count_rows
+from hangtag.catalogue.write_back import WriteBack
 from hangtag.cli import add_tagger_arguments
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, RecipeError
@@ -95,12 +97,25 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def _say_once() -> Callable[[str], None]:
+    """Return what says each line the first time only."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(f"serve.generate: {line}")
+
+    return tell
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = program.parser("python -m serve.generate", __doc__)
     parser.add_argument("inputs", nargs="+", metavar="IN", help="the catalogue: files, folders, patterns, or -")
     parser.add_argument("output", type=Path, metavar="OUT", help="the output folder")
     add_tagger_arguments(parser, is_vocabulary_required=False)
+    add_reading_arguments(parser)
     catalogue_tagger.add_arguments(parser)
     form = parser.add_argument_group("output")
     form.add_argument(
@@ -119,8 +134,9 @@ def parser() -> argparse.ArgumentParser:
         "--join",
         type=Path,
         metavar="F",
-        help="also write IN with tags: .parquet, .csv or .jsonl (the last two also .gz)",
+        help="also write IN with tags: .parquet, .csv or .jsonl (the last two also .gz); with --to as that says",
     )
+    add_write_back_arguments(parser)
     form.add_argument(
         "--accept-at",
         type=float,
@@ -168,7 +184,7 @@ def generate(
     identity = tagger.spec.identity()
     job = Job(
         files=files,
-        columns=ColumnMap(parse_columns(arguments.map)),
+        reading=reading_options(arguments, tagger.spec.vocabulary),
         context=context_digest(identity),
         model=tagger.spec.name,
         vocabulary=tagger.spec.vocabulary.fingerprint,
@@ -178,8 +194,13 @@ def generate(
         retry_errors=arguments.retry_errors,
         window=arguments.window,
         accept_at=arguments.accept_at,
+        say=_say_once(),
     )
     _check_first_rows(job)
+    if arguments.to is not None:
+        if len(files) > 1 or job.interpret is not None:
+            raise RecipeError("--to writes one file back; give one file, or --join without --to")
+        WriteBack(files[0], job.reading, arguments.to)
     if arguments.plan:
         from serve.catalogue_plan import measure
 
@@ -250,7 +271,13 @@ def _write_extras(output: Output, edition: EditionRecord, job: Job, arguments: a
         from hangtag.bulk.review import split
 
         split(output, edition, job, accept_at=arguments.accept_at, form=arguments.review_format)
-    if arguments.join is not None:
+    if arguments.join is not None and arguments.to is not None:
+        from hangtag.bulk.rejoin import taggings_of
+
+        target = WriteBack(job.files[0], job.reading, arguments.to, is_merged=arguments.merge == "add")
+        changed = target.write(partial(taggings_of, output, edition), arguments.join)
+        output.say(f"{arguments.join}: {changed} products with other tags than before")
+    elif arguments.join is not None:
         from hangtag.bulk.join import write_joined
 
         write_joined(output, edition, job, arguments.join)
@@ -262,10 +289,12 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             raise RecipeError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: expected at least 1")
     if arguments.accept_at is not None and not 0 <= arguments.accept_at <= 1:
         raise RecipeError(f"--accept-at {arguments.accept_at}: expected a confidence from 0 to 1")
-    if arguments.join is not None:
+    if arguments.join is not None and arguments.to is None:
         from hangtag.bulk.join import check_target
 
         check_target(arguments.join)
+    if arguments.to is not None and arguments.join is None:
+        raise RecipeError("--to without --join; name the file to write")
     if STDIN in arguments.inputs and (arguments.join or arguments.accept_at is not None or arguments.plan):
         raise RecipeError("standard input can be read once only; --join, --accept-at and --plan need files")
 
@@ -275,11 +304,12 @@ def _check_first_rows(job: Job) -> None:
     if all(file.path != STDIN for file in job.files):
         chunks = read_chunks(
             job.files,
-            job.columns,
+            job.reading,
             RowKeys(job.context),
             part_rows=1,
             keep=[name for name, _ in job.keep],
             interpret=job.interpret,
+            say=job.say,
         )
         if next(chunks, None) is None:
             raise DataError(f"{job.files[0].name}: no rows; expected at least one product")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ def load_both_splits(folder: str | Path) -> Dataset:
     Raises:
         DataError: a split is missing or empty, or a product has no `tags`.
     """
-    dataset = load_dataset(folder, splits=("train", "validation"))
+    dataset = load_dataset(folder, splits=("train", "validation"), say=lambda line: print(line, file=sys.stderr))
     if not dataset.train or not dataset.validation:
         raise DataError(f"{folder}: train or validation holds no product; both are needed")
     return dataset

@@ -18,7 +18,8 @@ import json
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from typing import Any
 import numpy as np
 
 from hangtag import program
+from hangtag.catalogue.labelled import dataset_vocabulary, read_split
+from hangtag.catalogue.options import add_reading_arguments, reading_options
 from hangtag.errors import DataError, MissingExtra
+from hangtag.formats.rows import Reading
 from hangtag.product import Product
 from sft.labelled import check_labels
 from sft.recipe import TRAINER_DEFAULTS, TrainRecipe
@@ -40,34 +44,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the pairs and return the exit code."""
     parser = program.parser("python -m sft.prepare", __doc__)
     parser.add_argument("recipe", nargs="?", help="YAML file, see sft/recipe.py (default: SmolLM2's defaults)")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="labelled dataset")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="D", help="labelled dataset, or a file of labelled products"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    add_reading_arguments(parser)
     options = parser.parse_args(argv)
     from hangtag.config import load_recipe
     from hangtag.loading import DEFAULT_MODEL
 
     def work() -> int:
         recipe = load_recipe(options.recipe, TrainRecipe, None if options.recipe else {"model": DEFAULT_MODEL})
-        print(json.dumps(prepare(recipe, options.data, options.out), ensure_ascii=False))
+        print(json.dumps(prepare(recipe, options.data, options.out, reading_options(options)), ensure_ascii=False))
         return 0
 
     return program.run("sft.prepare", work)
 
 
-def prepare(recipe: TrainRecipe, data: Path, out: Path) -> dict[str, Any]:
+def prepare(recipe: TrainRecipe, data: Path, out: Path, reading: Reading | None = None) -> dict[str, Any]:
     """Write pairs and report into `out`; return the report."""
     try:
         import transformers  # noqa: F401
     except ImportError:
         raise MissingExtra("transformers", "train") from None
     from hangtag.manifest import write_json
-    from hangtag.vocabulary import TagVocabulary
     from sft.language_model import load_tokenizer
     from sft.pairs import PairMaker, TagOrder, answer_settings
 
-    vocabulary = TagVocabulary.from_path(data / "vocabulary.json")
-    counts, largest = _survey(data, vocabulary)
-    vocabulary = vocabulary.with_some_limits(product.tags or () for product in _products(data, "train"))
+    vocabulary = dataset_vocabulary(
+        data, reading=reading, say=lambda line: print(f"sft.prepare: {line}", file=sys.stderr)
+    )
+    products = partial(read_split, data, reading=reading)
+    counts, largest = _survey(data, products("train"), vocabulary)
+    vocabulary = vocabulary.with_some_limits(product.tags or () for product in products("train"))
     out.mkdir(parents=True, exist_ok=True)
     vocabulary.save(out / "vocabulary.json")
     tokenizer, _ = load_tokenizer(recipe, vocabulary, out / "tokenizer")
@@ -82,7 +91,7 @@ def prepare(recipe: TrainRecipe, data: Path, out: Path) -> dict[str, Any]:
     )
     surveys = {split: _Survey() for split in _SPLITS}
     for split, survey in surveys.items():
-        _write_split(maker, _products(data, split), out / f"{split}.parquet", survey)
+        _write_split(maker, products(split), out / f"{split}.parquet", survey)
     train, validation = surveys["train"], surveys["validation"]
     report = {
         "model": recipe.model,
@@ -95,19 +104,13 @@ def prepare(recipe: TrainRecipe, data: Path, out: Path) -> dict[str, Any]:
             facet: sum(counts[name] for name in vocabulary.in_facet(facet)) for facet in vocabulary.facet_names
         },
         "texts_in_both_splits": int(np.isin(validation.texts, train.texts).sum()),
-        "suspected_label_errors": _contradictions(train, _products(data, "train")),
+        "suspected_label_errors": _contradictions(train, products("train")),
     }
     write_json(out / "report.json", report)
     return report
 
 
-def _products(data: Path, split: str) -> Iterator[Product]:
-    from hangtag.catalogue.labelled import read_labelled, split_file
-
-    return read_labelled(split_file(data, split))
-
-
-def _survey(data: Path, vocabulary: Any) -> tuple[Counter[str], Product]:
+def _survey(data: Path, products: Iterable[Product], vocabulary: Any) -> tuple[Counter[str], Product]:
     """Return how many training products hold each tag, and a product that holds the most.
 
     Raises:
@@ -116,7 +119,7 @@ def _survey(data: Path, vocabulary: Any) -> tuple[Counter[str], Product]:
     """
     counts: Counter[str] = Counter()
     largest: Product | None = None
-    for product in _products(data, "train"):
+    for product in products:
         counts.update(product.tags or ())
         if largest is None or len(product.tags or ()) > len(largest.tags or ()):
             largest = product

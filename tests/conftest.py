@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,14 @@ def _no_network(request: pytest.FixtureRequest) -> None:
     """Unit tests open no socket; tests with models start engines that talk to themselves."""
     if request.node.get_closest_marker("model") is None and request.node.get_closest_marker("gpu") is None:
         request.getfixturevalue("socket_disabled")
+
+
+@pytest.fixture(autouse=True)
+def _own_field_limit() -> Iterator[None]:
+    """The reader of catalogues raises the csv module's limit for the whole process."""
+    before = csv.field_size_limit()
+    yield
+    csv.field_size_limit(before)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ import pytest
 from bench.__main__ import main as bench
 from hangtag.cli import main
 from hangtag.sample import sample_folder
+from hangtag.vocabulary import TagVocabulary
 from serve import demo, generate
 
 TRAIN = str(sample_folder() / "train.jsonl")
@@ -107,3 +108,24 @@ def test_generate_refuses_before_it_loads_a_model(
     monkeypatch.chdir(tmp_path)
     assert generate.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_vocabulary_build_goes_on_and_reports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        '{"title": "Cup", "tags": ["Red", "cup"]}',
+        '{"title": ""}',
+        '{"title": "Mug", "tags": ["red", "cup"]}',
+    ]
+    rows += ["broken", '{"title": "Bowl", "tags": ["red", "CUP"]}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    out = tmp_path / "tags.json"
+    assert main(["vocabulary", "build", str(tmp_path / "a.jsonl"), "--out", str(out), "--limits"]) == 0
+    vocabulary = TagVocabulary.from_path(out)
+    assert [(tag.tag, tag.count, tag.aliases) for tag in vocabulary] == [
+        ("cup", 3, ("CUP",)),
+        ("red", 3, ("Red",)),
+    ]
+    assert vocabulary.facets[""].max is None
+    error = capsys.readouterr().err
+    assert "2 rows are no products and were left out:\n  2: title and description" in error
+    assert "became its aliases:\n  CUP of cup\n  Red of red\n" in error

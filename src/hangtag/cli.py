@@ -20,10 +20,14 @@ from typing import get_args
 
 from hangtag import program
 from hangtag.bulk.review import read_decisions, write_labelled
-from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
+from hangtag.catalogue.files import STDIN, catalogue_file
+from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
+from hangtag.catalogue.products import BadRow, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
+from hangtag.catalogue.write_back import TARGETS, WriteBack
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
+from hangtag.formats.rows import Reading
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
@@ -47,8 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     tag = commands.add_parser("tag", help="tag one text or the products of a file")
     what = tag.add_mutually_exclusive_group(required=True)
     what.add_argument("text", nargs="?", metavar="TEXT", help="the text of one product")
-    what.add_argument("--file", metavar="F", help="a catalogue: .jsonl, .csv (also .gz), .parquet, or - for stdin")
+    what.add_argument(
+        "--file", metavar="F", help="a catalogue in a format of docs/files.md, or - for JSON Lines on stdin"
+    )
     add_tagger_arguments(tag)
+    add_reading_arguments(tag)
     tag.add_argument(
         "--engine",
         choices=("transformers", "vllm"),
@@ -56,18 +63,19 @@ def _parser() -> argparse.ArgumentParser:
         help="transformers starts in seconds, vllm pays from about 100 products on (default: %(default)s)",
     )
     tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
+    add_write_back_arguments(tag)
+    tag.add_argument("--out", type=Path, metavar="F", help="the file to write, with --to")
+    tag.add_argument("--diff", action="store_true", help="with --to: list what would change, and write nothing")
     tag.set_defaults(command=_tag)
 
     vocabulary = commands.add_parser("vocabulary", help="build, import, export or check a tag vocabulary")
     actions = vocabulary.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="collect the tags of labelled products, with their counts")
-    build.add_argument("labelled", help="labelled products: .jsonl, .csv (also .gz) or .parquet")
+    build.add_argument("labelled", help="labelled products in a format of docs/files.md")
     build.add_argument("--out", required=True, metavar="F", help="the vocabulary to write, JSON")
     build.add_argument("--base", metavar="F", help="a vocabulary that gives facets, parents and aliases")
-    build.add_argument(
-        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="where a field is read from"
-    )
     build.add_argument("--limits", action="store_true", help="set facet limits to what the labelled data keep")
+    add_reading_arguments(build)
     build.set_defaults(command=_build)
     add_commands(actions)
 
@@ -146,9 +154,6 @@ def add_tagger_arguments(parser: argparse.ArgumentParser, *, is_vocabulary_requi
         help="set: answers are correct sets; schema: the engine's JSON schema, repaired where it fails; "
         "free: no constraint (default: %(default)s)",
     )
-    group.add_argument(
-        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="read a product's field from a column"
-    )
 
 
 def tagger_options(arguments: argparse.Namespace) -> TaggerOptions:
@@ -159,8 +164,12 @@ def tagger_options(arguments: argparse.Namespace) -> TaggerOptions:
 
 def _tag(arguments: argparse.Namespace) -> int:
     rows: list[Product | BadRow]
+    target: WriteBack | None = None
     if arguments.file:
-        rows = list(read_catalogue(arguments.file, parse_columns(arguments.map)))
+        vocabulary = TagVocabulary.from_path(arguments.vocabulary)
+        reading = reading_options(arguments, vocabulary)
+        target = _write_back(arguments, reading)
+        rows = list(read_catalogue(arguments.file, reading=reading, say=_say))
     elif text := normalise_text(arguments.text):
         rows = [Product(id="text", title=text)]
     else:
@@ -170,9 +179,42 @@ def _tag(arguments: argparse.Namespace) -> int:
     if arguments.json:
         for tagging in taggings:
             print(tagging.to_json())
-    else:
+    if target is not None:
+        _write(target, taggings, arguments)
+    elif not arguments.json:
         _print_table(rows, taggings)
     return 0
+
+
+def _write_back(arguments: argparse.Namespace, reading: Reading) -> WriteBack | None:
+    if arguments.to is None:
+        if arguments.diff or arguments.out:
+            raise DataError(f"--diff and --out go with --to; expected one of {', '.join(TARGETS)}")
+        return None
+    if arguments.out is None and not arguments.diff:
+        raise DataError("--to without --out; name the file to write, or list the changes with --diff")
+    if arguments.file == STDIN:
+        raise DataError("standard input can be read once only; --to needs a file")
+    return WriteBack(catalogue_file(arguments.file), reading, arguments.to, is_merged=arguments.merge == "add")
+
+
+def _write(target: WriteBack, taggings: Sequence[Tagging], arguments: argparse.Namespace) -> None:
+    without = sum(tagging.status != "ok" for tagging in taggings)
+    if arguments.diff:
+        changed = 0
+        for change in target.changes(taggings):
+            if change.added or change.removed:
+                changed += 1
+                marks = [*(f"+ {tag}" for tag in change.added), *(f"- {tag}" for tag in change.removed)]
+                print(f"{change.id}: {', '.join(marks)}")
+        where = "nothing written"
+    else:
+        changed = target.write(lambda: taggings, arguments.out)
+        where = str(arguments.out)
+    _say(f"{where}: {len(taggings)} products, {changed} with other tags than before, {without} without a tagging")
+    for tagging in taggings:
+        if tagging.status != "ok":
+            _say(f"{tagging.id}: {tagging.status}: {tagging.reason}")
 
 
 def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) -> None:
@@ -195,17 +237,41 @@ def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) 
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    products = []
-    for row in read_catalogue(arguments.labelled, parse_columns(arguments.map)):
-        if isinstance(row, BadRow):
-            raise DataError(f"{arguments.labelled}:{row.line}: {row.reason}")
-        products.append(row)
+    products: list[Product] = []
+    bad: list[BadRow] = []
     base = TagVocabulary.from_path(arguments.base) if arguments.base else None
+    for row in read_catalogue(arguments.labelled, reading=reading_options(arguments, base), say=_say):
+        if isinstance(row, BadRow):
+            bad.append(row)
+        else:
+            products.append(row)
+    if bad:
+        _say_some(f"{len(bad)} rows are no products and were left out", [f"{r.line}: {r.reason}" for r in bad])
     vocabulary = TagVocabulary.build(products, base=base)
+    spelling = {alias: tag.tag for tag in vocabulary for alias in tag.aliases}
+    written = {name for product in products for name in product.tags or ()}
+    if others := sorted(name for name in written if name not in vocabulary):
+        _say_some(
+            f"{len(others)} tags differ from another in case or Unicode form only and became its aliases",
+            [f"{name} of {spelling.get(name, '')}".removesuffix(" of ") for name in others],
+        )
     if arguments.limits:
-        vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
+        tag_sets = ([spelling.get(name, name) for name in product.tags or ()] for product in products)
+        vocabulary = vocabulary.with_observed_limits(tag_sets)
     save(vocabulary, arguments.out)
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"hangtag: {line}", file=sys.stderr)
+
+
+def _say_some(what: str, lines: Sequence[str], most: int = 20) -> None:
+    _say(f"{what}:")
+    for line in lines[:most]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > most:
+        print(f"  and {len(lines) - most} more", file=sys.stderr)
 
 
 def _import_review(arguments: argparse.Namespace) -> int:

@@ -47,7 +47,8 @@ class Tagging(BaseModel):
     `status` is "ok", "unparsed" (the model's text was no answer, or lacked tags that its limits ask for) or
     "error" (the product or the engine failed); then `tags` is empty and `reason` says why. An "ok" tagging carries
     a reason only where an unconstrained answer had to be repaired; `violations` then counts what was left out, by
-    kind ("unknown", "repeated", "over_limit"). `vocabulary` is the vocabulary's fingerprint.
+    kind ("unknown", "repeated", "over_limit"). `cut` says that the product's text was too long and
+    the model read a part of it. `vocabulary` is the vocabulary's fingerprint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class Tagging(BaseModel):
     status: Status = "ok"
     reason: str | None = None
     violations: dict[str, int] = Field(default_factory=dict)
+    cut: bool = False
     model: str
     vocabulary: str
 
@@ -73,8 +75,8 @@ class Tagging(BaseModel):
         return self.status == "ok" and bool(self.tags) and all((tag.confidence or 0.0) >= at for tag in self.tags)
 
     def to_json(self) -> str:
-        """Return compact JSON without line breaks; `reason` and `violations` are left out where there are none."""
-        left_out = {name for name in ("reason", "violations") if not getattr(self, name)}
+        """Return compact JSON in one line; `reason`, `violations` and `cut` are left out where there are none."""
+        left_out = {name for name in ("reason", "violations", "cut") if not getattr(self, name)}
         return self.model_dump_json(exclude=left_out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -167,25 +168,36 @@ class TagVocabulary:
         """Return the vocabulary of labelled products: each tag with its count, most frequent first.
 
         `base` gives facets, parents, aliases and descriptions of the tags it knows, and its limits. Unlabelled
-        products are passed over.
+        products are passed over. Tags that differ in case or Unicode form only are one tag, under the spelling of
+        `base` or the most frequent one; the other spellings become its aliases.
 
         Raises:
-            VocabularyError: no product carries a tag, or two tags differ in case only.
+            VocabularyError: no product carries a tag, or one is refused.
         """
+        spellings: Counter[str] = Counter()
         counts: Counter[str] = Counter()
         for product in products:
-            counts.update(set(product.tags or ()))
+            names = set(product.tags or ())
+            spellings.update(names)
+            counts.update({_folded(name) for name in names})
         if not counts:
             raise VocabularyError("no product carries a tag; expected labelled products (a field `tags`)")
-        known = {tag.tag: tag for tag in base.tags} if base else {}
+        known = {_folded(tag.tag): tag for tag in base.tags} if base else {}
         for name in known:
             counts.setdefault(name, 0)
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        return cls(
-            [replace(known.get(name, Tag(name)), count=count) for name, count in ordered],
-            facets=base.facets if base else None,
-            source="labelled products",
-        )
+        by_name: dict[str, list[str]] = {}
+        for name, _ in sorted(spellings.items(), key=lambda item: (-item[1], item[0])):
+            by_name.setdefault(_folded(name), []).append(name)
+        tags = []
+        for folded, count in counts.items():
+            written = by_name.get(folded, [])
+            tag = known.get(folded) or Tag(written[0])
+            aliases = dict.fromkeys(
+                (*tag.aliases, *(name for name in written if unicodedata.normalize("NFC", name) != tag.tag))
+            )
+            tags.append(replace(tag, aliases=tuple(aliases), count=count))
+        tags.sort(key=lambda tag: (-(tag.count or 0), tag.tag))
+        return cls(tags, facets=base.facets if base else None, source="labelled products")
 
     @classmethod
     def from_path(cls, path: str | Path) -> TagVocabulary:
@@ -278,3 +290,7 @@ class TagVocabulary:
         lines = ",\n".join("  " + json.dumps(entry, ensure_ascii=False) for entry in document["tags"])
         facets = json.dumps(document.get("facets", {}), ensure_ascii=False)
         Path(path).write_text(f'{{"tags": [\n{lines}\n],\n"facets": {facets}}}\n', encoding="utf-8")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -688,6 +688,78 @@ def test_the_joined_catalogue_has_every_column(shop: Shop, name: str) -> None:
     assert (shop.folder / name).stat().st_size > 0
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_join_keeps_the_own_tags_of_a_shop_and_its_line_ends(shop: Shop, end: str) -> None:
+    path, joined = shop.folder / "in.csv", shop.folder / "j.csv"
+    lines = [b"id,title,Tags", b"1,Cup,mine", b"2,caf\xe9,b", "3,Glas \u00e4,c".encode()]
+    path.write_bytes(b"".join(line + end.encode() for line in lines))
+    assert shop.run("--join", str(joined), inputs=[str(path)])[0] == 3
+    assert joined.read_bytes().count(b"\r\n") == (4 if end == "\r\n" else 0)
+    with joined.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["Tags"] for row in rows] == ["mine", "b", "c"]
+    assert rows[1] == {
+        "id": "2", "title": "caf\ufffd", "Tags": "b", "hangtag_tags": "[]", "tag_confidences": "[]",
+        "tag_status": "error",
+    }  # fmt: skip
+    assert json.loads(rows[0]["hangtag_tags"]) == [tag["tag"] for tag in shop.rows()[0]["tags"]]
+    assert "the tags are in hangtag_tags" in shop.error
+
+
+@pytest.mark.parametrize("name", ["j.parquet", "j.csv"])
+def test_a_join_has_the_columns_that_first_appear_in_a_later_part(shop: Shop, name: str) -> None:
+    rows = products(20)
+    rows[15] = {"id": "p15", "title": "Product 15", "material": "steel"}
+    shop.write(rows)
+    joined = shop.folder / name
+    assert shop.run("--join", str(joined))[0] == 0
+    if name == "j.parquet":
+        found = pq.read_table(joined).to_pylist()
+    else:
+        with joined.open(encoding="utf-8", newline="") as stream:
+            found = list(csv.DictReader(stream))
+    assert [row["material"] or "" for row in found] == [""] * 15 + ["steel"] + [""] * 4
+
+
+def test_labels_as_numbers_are_kept_and_joined_by_their_names(shop: Shop) -> None:
+    features = {"kind": {"names": ["cup", "mug"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"title": ["a", "b"], "kind": [1, 0]}).replace_schema_metadata(metadata)
+    path, joined = shop.folder / "in.parquet", shop.folder / "j.parquet"
+    pq.write_table(table, path)
+    assert shop.run("--keep", "kind", "--join", str(joined), inputs=[str(path)])[0] == 0
+    assert [row["kind"] for row in shop.rows()] == ["mug", "cup"]
+    assert pq.read_table(joined).column("kind").to_pylist() == ["mug", "cup"]
+
+
+SHOPIFY = ROOT / "tests" / "data" / "formats" / "shopify.csv"
+
+
+def test_a_shops_own_file_is_written_back(shop: Shop) -> None:
+    joined = shop.folder / "import.csv"
+    options = ("--join", str(joined), "--to", "shopify", "--merge", "replace")
+    code, summary = shop.run(*options, "--part-rows", "2", inputs=[str(SHOPIFY)])
+    assert (code, summary["rows"]) == (0, 3)
+    assert "shopify.csv: Shopify product CSV" in shop.error
+    with joined.open(encoding="utf-8", newline="") as after, SHOPIFY.open(encoding="utf-8", newline="") as before:
+        rows = list(csv.DictReader(after))
+        assert [row | {"Tags": ""} for row in rows] == [row | {"Tags": ""} for row in csv.DictReader(before)]
+    written = {row["Handle"]: row["Tags"] for row in rows if row["Title"]}
+    assert written == {row["id"]: ", ".join(tag["tag"] for tag in row["tags"]) for row in shop.rows()}
+    assert shop.run("--variants", "separate", "--dry-run", inputs=[str(SHOPIFY)])[1]["rows"] == 5
+    assert shop.run("--to", "shopify", inputs=[str(SHOPIFY)])[0] == 2
+    assert "--to without --join" in shop.error
+
+
+def test_a_run_goes_on_in_the_middle_of_a_shops_file(shop: Shop) -> None:
+    shop.dies_after = 2
+    assert shop.run("--part-rows", "1", inputs=[str(SHOPIFY)])[0] == 1
+    shop.dies_after = None
+    assert shop.run("--part-rows", "1", inputs=[str(SHOPIFY)])[0] == 0
+    assert [row["id"] for row in shop.rows()] == ["lumo-trail-runner", "hearth-mug", "tin-lantern"]
+    assert len(shop.asked) < 3
+
+
 def test_plan_measures_a_sample_and_writes_nothing(shop: Shop) -> None:
     shop.write(products(300))
     code, plan = shop.run("--plan", "--plan-rows", "100", "--rate", "2.5")

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hangtag.catalogue.files import catalogue_file, changed_file, list_files
-from hangtag.catalogue.rows import CatalogueRows, Position, Row
+from hangtag.catalogue.rows import CatalogueRows
 from hangtag.errors import DataError
+from hangtag.formats.rows import Position, Row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ROWS = st.lists(st.fixed_dictionaries({"id": TEXT, "title": TEXT}), min_size=1, max_size=30)
@@ -143,4 +144,19 @@ def test_parquet_types_come_as_python_values(tmp_path: Path) -> None:
     assert rows.read(5) == [
         (1, {"title": "cup", "attributes": {"size": "L"}, "price": 1.5}),
         (2, {"title": None, "attributes": {}, "price": None}),
+    ]
+
+
+def test_short_floats_keep_their_own_digits(tmp_path: Path) -> None:
+    table: Any = pa.table(
+        {
+            "price": pa.array([0.3, None], pa.float32()),
+            "sizes": pa.array([[0.1, 2.0], None], pa.list_(pa.float32())),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = CatalogueRows([catalogue_file(tmp_path / "a.parquet")])
+    assert rows.read(5) == [
+        (1, {"price": 0.3, "sizes": [0.1, 2.0]}),
+        (2, {"price": None, "sizes": None}),
     ]

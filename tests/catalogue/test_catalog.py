@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from hangtag import BadRow, Product, ScoredTag, Tagging, TagVocabulary
 from hangtag.catalogue.files import catalogue_file
-from hangtag.catalogue.labelled import load_dataset
+from hangtag.catalogue.labelled import dataset_vocabulary, load_dataset, read_split
 from hangtag.catalogue.products import parse_columns, read_catalogue
 from hangtag.catalogue.rows import count_rows
 from hangtag.catalogue.tagging_writer import TaggingWriter, tag_rows
 from hangtag.errors import DataError
+from hangtag.formats.rows import Reading
 
 
 def test_jsonl_every_line_becomes_a_row(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_csv_gz_parquet_say_the_same(tmp_path: Path) -> None:
 
 def test_csv_bad_rows_keep_their_place(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
-    path.write_bytes(b"id,title\n1,Cup\n2,Cup,extra\n3,caf\xe9\n4," + b"x" * 200_000 + b"\n")
+    path.write_bytes(b"id,title\n1,Gl\xc3\xa4ser\n2,Cup,extra\n3,caf\xe9\n4," + b"x" * 200_000 + b"\n")
     rows = list(read_catalogue(path))
     assert [type(row).__name__ for row in rows] == ["Product", "BadRow", "BadRow", "Product"]
 
@@ -106,7 +107,7 @@ def test_damaged_gzip_is_a_bad_row_at_the_end(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("none.jsonl", None, "no such file"),
-        ("c.xlsx", b"x", "got .xlsx, expected .jsonl"),
+        ("c.doc", b"x", "got .doc, expected .jsonl"),
         ("c.jsonl", b"\n\n", "no rows"),
         ("c.csv", b"id,title\n", "no rows"),
         ("c.csv", b"id,name\n1,Cup\n", "name them with --map title=COLUMN"),
@@ -217,3 +218,25 @@ def test_load_dataset_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"id": "1", "title": "x"}\n')
     with pytest.raises(DataError, match="product '1' has no `tags`"):
         load_dataset(tmp_path, splits=("train",))
+
+
+def test_one_labelled_file_is_drawn_into_splits(tmp_path: Path) -> None:
+    path = tmp_path / "labelled.csv"
+    path.write_text("Name;Kind\n" + "".join(f"Cup {n};{'red' if n % 2 else 'blue'}\n" for n in range(200)))
+    reading = Reading(columns={"title": "name"}, label_column="Kind")
+    data = load_dataset(path, reading=reading)
+    sizes = [len(data.train), len(data.validation), len(data.test)]
+    assert sum(sizes) == 200
+    assert min(sizes) > 5
+    assert data.vocabulary.names == ("blue", "red")
+    assert data.train[0].tags in (("red",), ("blue",))
+    again = load_dataset(path, splits=("test",), reading=reading)
+    assert (again.test, again.train) == (data.test, ())
+    assert tuple(read_split(path, "test", reading=reading)) == data.test
+    assert dataset_vocabulary(path, reading=reading).names == data.vocabulary.names
+
+
+def test_splits_may_be_files_of_any_format(tmp_path: Path) -> None:
+    (tmp_path / "vocabulary.json").write_text('["red"]')
+    (tmp_path / "test.tsv").write_text("title\ttags\nCup\tred\n")
+    assert load_dataset(tmp_path, splits=("test",)).test[0].tags == ("red",)

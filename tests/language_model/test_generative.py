@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hangtag import BadRow, Limits, Product, TagConstraint, TagVocabulary
+from hangtag.catalogue.tagging_columns import answers_table, plain, to_taggings
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.errors import ConstraintError
 from hangtag.language_model.chat_tokens import ChatTokens
 from hangtag.language_model.generative import GenerativeTagger
-from hangtag.language_model.prompt import Prompter
+from hangtag.language_model.prompt import Budget, Prompter
 
 VOCABULARY = TagVocabulary.from_json(
     {
@@ -126,3 +127,20 @@ def test_product_text_does_not_become_control_tokens() -> None:
     prompter = Prompter(VOCABULARY, ByteTokenizer())
     prompts = prompter.prompts([Product(id="1", title="cup <|end|> cup")])
     assert "< |end|>" in ByteTokenizer().decode(chat.encode(prompts)[0])
+
+
+def test_a_tagging_says_that_text_was_cut() -> None:
+    engine, tokenizer = FakeEngine(), ByteTokenizer()
+    limited = GenerativeTagger(
+        engine,
+        Prompter(VOCABULARY, tokenizer, budget=Budget(title=20)),
+        constraint=TagConstraint.compile(VOCABULARY, tokenizer, cache=None),
+    )
+    products = [Product(id="a", title="Cup"), Product(id="b", title="x" * 40), Product(id="c", title="Mug")]
+    taggings = limited.tag(products)
+    assert [tagging.cut for tagging in taggings] == [False, True, False]
+    assert [("cut" in tagging.to_json()) for tagging in taggings] == [False, True, False]
+    table = answers_table(taggings)
+    assert to_taggings("abc", table) == taggings
+    # Parts of releases before the field have no such column.
+    assert [tagging.cut for tagging in to_taggings("abc", plain(table.drop_columns("cut")))] == [False] * 3

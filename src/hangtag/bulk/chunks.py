@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from hangtag.bulk.keys import NO_KEY, RowKeys
 from hangtag.catalogue.files import CatalogueFile, changed_file
-from hangtag.catalogue.rows import CatalogueRows, ColumnMap, Position
+from hangtag.catalogue.rows import CatalogueRows, ToFields
 from hangtag.errors import DataError
+from hangtag.formats.rows import Position, Reading
 from hangtag.product import ProductFields, row_id
 
 CHUNK_ROWS = 2048
@@ -46,7 +47,7 @@ class Chunk:
 
 def read_chunks(
     files: Sequence[CatalogueFile],
-    columns: ColumnMap,
+    reading: Reading,
     keys: RowKeys,
     *,
     part_rows: int,
@@ -54,26 +55,27 @@ def read_chunks(
     start: Position | None = None,
     keep: Sequence[str] = (),
     interpret: Interpret | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Generator[Chunk]:
     """Yield the rows of the files from `start`, which is the beginning of part `first_part`.
 
     Rows are counted into parts of `part_rows`. `keep` names columns to hand on as they are. `interpret` takes the
-    place of `columns`.
+    place of `reading`. `say` hears what was recognised of each file.
 
     Raises:
         DataError: a file cannot be read, lacks a column, holds no rows at all, or changes while it is read.
     """
-    wanted = None if interpret else columns.names | set(keep)
-    rows = CatalogueRows(files, wanted, start=start)
+    wanted = None if interpret else reading.names | set(keep)
+    rows = CatalogueRows(files, None if interpret else reading, columns=wanted, start=start, say=say)
     part, room = first_part, part_rows
     checked = -1
     try:
         while batch := rows.read(min(room, CHUNK_ROWS)):
             file = rows.position.file
             if checked != file and (row := next((row for _, row in batch if not isinstance(row, str)), None)):
-                _check(files[file], columns, row, keep, interpret)
+                _check_kept(files[file], row, keep)
                 checked = file
-            chunk = _chunk(batch, interpret or columns, keys, keep)
+            chunk = _chunk(batch, interpret or rows.to_fields, keys, keep)
             chunk.part, chunk.file, chunk.first_row = part, file, rows.position.row - len(batch)
             chunk.position = rows.position
             room -= len(batch)
@@ -91,21 +93,13 @@ def read_chunks(
         raise DataError(f"{', '.join(file.name for file in files[:3])}: no rows; expected at least one product")
 
 
-def _check(
-    file: CatalogueFile,
-    columns: ColumnMap,
-    row: Mapping[str, Any],
-    keep: Sequence[str],
-    interpret: Interpret | None,
-) -> None:
-    if interpret is None:
-        columns.check(row, file.name)
+def _check_kept(file: CatalogueFile, row: Mapping[str, Any], keep: Sequence[str]) -> None:
     for column in keep:
         if column not in row:
             raise DataError(f"{file.name}: no column {column!r} to keep; the first row has: {', '.join(row)}")
 
 
-def _chunk(batch: list[tuple[int, Any]], to_row: Interpret, keys: RowKeys, keep: Sequence[str]) -> Chunk:
+def _chunk(batch: list[tuple[int, Any]], to_row: ToFields, keys: RowKeys, keep: Sequence[str]) -> Chunk:
     ids: list[str] = []
     fields: list[ProductFields | None] = []
     digests: list[bytes] = []

@@ -29,8 +29,8 @@ from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.writer import OpenPart, PartWriter, Place
 from hangtag.catalogue.files import CatalogueFile
-from hangtag.catalogue.rows import ColumnMap
 from hangtag.errors import HangtagError
+from hangtag.formats.rows import Reading
 from hangtag.product import Product, ProductFields
 from hangtag.tagging import Stream, Tagging, check_pair
 
@@ -46,11 +46,12 @@ class Job:
     `context` is the digest that keys hold; `model` and `vocabulary` (a fingerprint) stand in the taggings of bad
     rows. `carry` names an earlier context and the tags whose taggings do not outlive it: other taggings of that
     context are taken over. With `retry_errors` earlier taggings that are not "ok" are made again. `keep` lists
-    name and Arrow type of columns to hand on. `window` is in products.
+    name and Arrow type of columns to hand on. `window` is in products. `say` hears what was recognised of
+    files.
     """
 
     files: tuple[CatalogueFile, ...]
-    columns: ColumnMap
+    reading: Reading
     context: str
     model: str
     vocabulary: str
@@ -61,6 +62,7 @@ class Job:
     carry: tuple[str, frozenset[str]] | None = None
     window: int = WINDOW
     accept_at: float | None = None
+    say: Callable[[str], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -197,13 +199,14 @@ class EditionRun:
         chunks = ReadAhead(
             read_chunks(
                 job.files,
-                job.columns,
+                job.reading,
                 RowKeys(job.context),
                 part_rows=job.part_rows,
                 first_part=0 if last is None else last.number + 1,
                 start=None if last is None else last.position,
                 keep=[name for name, _ in job.keep],
                 interpret=job.interpret,
+                say=job.say,
             )
         )
         self._writer = PartWriter(
@@ -388,7 +391,7 @@ def count_known(output: Output, job: Job, tell: Callable[[int], None] = lambda _
     with tempfile.TemporaryDirectory() as folder:
         seen = KeyIndex(Path(folder), 0, lambda _: b"")
         chunks = read_chunks(
-            job.files, job.columns, RowKeys(job.context), part_rows=job.part_rows, interpret=job.interpret
+            job.files, job.reading, RowKeys(job.context), part_rows=job.part_rows, interpret=job.interpret
         )
         for number, chunk in enumerate(chunks):
             places, carried = lookup(chunk)

@@ -17,6 +17,7 @@ from hangtag.bulk.writer import write_failure
 from hangtag.catalogue.files import STDIN, CatalogueFile, changed_file
 from hangtag.durable import write_durably
 from hangtag.errors import DataError
+from hangtag.formats.columnar import class_labels
 from hangtag.manifest import MANIFEST, provenance
 from hangtag.vocabulary import TagVocabulary
 
@@ -61,10 +62,11 @@ def plan_edition(
         {
             "context": job.context,
             "files": [[file.path, file.size, file.mtime_ns] for file in job.files],
-            "columns": job.columns.columns,
+            "columns": dict(job.reading.columns),
             "keep": [name for name, _ in job.keep],
             "format": format,
             "part_rows": job.part_rows,
+            **({"reading": job.reading.settings()} if job.reading.settings() else {}),
         },
         ensure_ascii=False,
         sort_keys=True,
@@ -216,7 +218,7 @@ def kept_columns(files: Sequence[CatalogueFile], names: Sequence[str]) -> tuple[
     Raises:
         DataError: the column has a name that the output uses, or is not in the file.
     """
-    taken = {"id", "tags", "status", "reason", "violations", "model", "vocabulary", "key"}
+    taken = {"id", "tags", "status", "reason", "violations", "cut", "model", "vocabulary", "key"}
     for name in names:
         if name in taken:
             raise DataError(f"--keep {name}: the output has a column of this name; rename it in the input")
@@ -232,4 +234,6 @@ def kept_columns(files: Sequence[CatalogueFile], names: Sequence[str]) -> tuple[
     for name in names:
         if name not in schema.names:
             raise DataError(f"{files[0].name}: no column {name!r} to keep; it has: {', '.join(schema.names)}")
-    return tuple((name, schema.field(name).type) for name in names)
+    # Labels come as the names that their numbers stand for.
+    labels = class_labels(schema.metadata)
+    return tuple((name, None if name in labels else schema.field(name).type) for name in names)

@@ -1,7 +1,8 @@
 """The catalogue as it was read, with the tags beside it: `--join FILE`.
 
-Columns `tags` (list of text), `tag_confidences` (list of numbers) and `tag_status` are added; a column of the
-input with one of these names gives way. A row that could not be read at all has nothing but its name and these.
+Columns `tags` (list of text), `tag_confidences` (list of numbers) and `tag_status` are added, with `hangtag_`
+before a name that the input has already. CSV keeps the line ends of the input. A row that could not be read has
+what of it could be, at least its name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,13 +23,18 @@ from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
 from hangtag.bulk.rejoin import rows_with_answers
 from hangtag.bulk.writer import write_failure
+from hangtag.catalogue.files import CatalogueFile
+from hangtag.catalogue.rows import CatalogueRows
 from hangtag.catalogue.tagging_columns import plain
 from hangtag.durable import sync_folder
 from hangtag.errors import DataError
+from hangtag.formats.columnar import class_labels
+from hangtag.formats.rows import Unreadable
 
 ADDED = ("tags", "tag_confidences", "tag_status")
 _KINDS = (".jsonl", ".ndjson", ".csv", ".parquet")
 JoinedRow = dict[str, Any]
+_READ_ROWS = 2048
 
 
 def check_target(path: Path) -> str:
@@ -41,6 +48,32 @@ def check_target(path: Path) -> str:
     return kind
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The columns of the input, and under which names tags, confidences and status stand beside them."""
+
+    given: tuple[str, ...]
+    added: tuple[str, str, str]
+
+    @classmethod
+    def of(cls, job: Job) -> _Columns:
+        """Return what the rows of all files have; JSON Lines are read to their end for it."""
+        given: dict[str, None] = {}
+        for file in job.files:
+            rows = CatalogueRows([file], None if job.interpret else job.reading)
+            try:
+                while batch := rows.read(_READ_ROWS):
+                    for _, row in batch:
+                        given |= dict.fromkeys(row if isinstance(row, dict) else getattr(row, "cells", ()))
+                    if file.kind in (".csv", ".tsv", ".parquet") and given:
+                        break
+            finally:
+                rows.close()
+        taken = {name.casefold() for name in given}
+        tags, confidences, status = (f"hangtag_{name}" if name in taken else name for name in ADDED)
+        return cls(tuple(given) or (job.reading.columns.get("id", "id"),), (tags, confidences, status))
+
+
 def write_joined(output: Output, edition: EditionRecord, job: Job, path: Path) -> None:
     """Write the joined catalogue, whole or not at all.
 
@@ -50,6 +83,9 @@ def write_joined(output: Output, edition: EditionRecord, job: Job, path: Path) -
     kind = check_target(path)
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(kind, _write_jsonl)
     temporary = path.with_name(f".{path.name}.partial")
+    columns = _Columns.of(job)
+    if renamed := [name for name in columns.added if name not in ADDED]:
+        output.say(f"the input has columns of these names; the tags are in {', '.join(renamed)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as raw:
@@ -58,7 +94,7 @@ def write_joined(output: Output, edition: EditionRecord, job: Job, path: Path) -
                 if path.suffix.lower() == ".gz":
                     # Without a time, the same rows give the same bytes.
                     stream = closing.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename=""))
-                write(stream, _joined(output, edition, job), job)
+                write(stream, _joined(output, edition, job, columns), job, columns)
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(temporary, path)
@@ -68,87 +104,82 @@ def write_joined(output: Output, edition: EditionRecord, job: Job, path: Path) -
         raise write_failure(path, error) from None
 
 
-def _joined(output: Output, edition: EditionRecord, job: Job) -> Iterator[list[JoinedRow]]:
+def _joined(output: Output, edition: EditionRecord, job: Job, columns: _Columns) -> Iterator[list[JoinedRow]]:
     for _, rows, table in rows_with_answers(output, edition, job):
         ids = table.column("id").to_pylist()
         answers = plain(table).select(["tags", "status"]).to_pylist()
         joined = []
-        for (_, row), row_id, answer in zip(rows, ids, answers, strict=True):
-            added = {
-                "tags": [tag["tag"] for tag in answer["tags"]],
-                "tag_confidences": [tag["confidence"] for tag in answer["tags"]],
-                "tag_status": answer["status"],
-            }
-            known: JoinedRow = {job.columns.columns.get("id", "id"): row_id} if isinstance(row, str) else row
-            joined.append({name: value for name, value in known.items() if name not in ADDED} | added)
+        for (row, _), row_id, answer in zip(rows, ids, answers, strict=True):
+            tags, confidences = ([tag[name] for tag in answer["tags"]] for name in ("tag", "confidence"))
+            added = dict(zip(columns.added, (tags, confidences, answer["status"]), strict=True))
+            if isinstance(row, str):
+                cells = row.cells if isinstance(row, Unreadable) else {}
+                row = {job.reading.columns.get("id", "id"): row_id} | cells
+            joined.append(row | added)
         yield joined
 
 
-def _write_jsonl(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job) -> None:
+def _write_jsonl(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job, columns: _Columns) -> None:
     for rows in parts:
         for row in rows:
             text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=str)
             stream.write(text.encode("utf-8", "replace") + b"\n")
 
 
-def _write_csv(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job) -> None:
+def _write_csv(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job, columns: _Columns) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="", write_through=True)
-    writer: Any = None
-    names: list[str] = []
+    writer = csv.writer(text, lineterminator=_line_end(job.files[0]))
+    names = [*columns.given, *columns.added]
+    writer.writerow(names)
     for rows in parts:
-        if writer is None:
-            names = _names(rows, job)
-            writer = csv.writer(text)
-            writer.writerow(names)
         writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     text.flush()
     text.detach()
+
+
+def _line_end(file: CatalogueFile) -> str:
+    if file.kind not in (".csv", ".tsv"):
+        return "\n"
+    with file.open() as stream:
+        return "\r\n" if stream.readline().endswith(b"\r\n") else "\n"
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
-def _write_parquet(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job) -> None:
+def _write_parquet(stream: IO[bytes], parts: Iterator[list[JoinedRow]], job: Job, columns: _Columns) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    added = [
-        pa.field("tags", pa.list_(pa.string())),
-        pa.field("tag_confidences", pa.list_(pa.float64())),
-        pa.field("tag_status", pa.string()),
-    ]
-    writer: Any = None
-    fields: list[Any] = []
-    for rows in parts:
-        if writer is None:
-            fields = _fields(rows, job) + added
-            writer = pyarrow.parquet.ParquetWriter(stream, pa.schema(fields), compression="zstd")
-        columns = []
-        for field in fields:
-            convert = _converter(field.type)
-            columns.append(pa.array([convert(row.get(field.name)) for row in rows], field.type))
-        writer.write_table(pa.table(columns, schema=pa.schema(fields)))
-    writer.close()
+    kinds = (pa.list_(pa.string()), pa.list_(pa.float64()), pa.string())
+    fields = [*_fields(columns, job), *map(pa.field, columns.added, kinds)]
+    with pyarrow.parquet.ParquetWriter(stream, pa.schema(fields), compression="zstd") as writer:
+        for rows in parts:
+            arrays = []
+            for field in fields:
+                convert = _converter(field.type)
+                arrays.append(pa.array([convert(row.get(field.name)) for row in rows], field.type))
+            writer.write_table(pa.table(arrays, schema=pa.schema(fields)))
 
 
-def _fields(rows: list[JoinedRow], job: Job) -> list[Any]:
-    """Return the columns with the types of the first file where it is Parquet, as text where it is not."""
+def _fields(columns: _Columns, job: Job) -> list[Any]:
+    """Return the columns with the types that the Parquet files agree on, as text where there are none."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    first = job.files[0]
-    if first.kind == ".parquet" and Path(first.path).is_file():
-        return [field for field in pyarrow.parquet.read_schema(first.path) if field.name not in ADDED]
-    return [pa.field(name, pa.string()) for name in _names(rows, job) if name not in ADDED]
-
-
-def _names(rows: list[JoinedRow], job: Job) -> list[str]:
-    """Return the columns of the first part; a column that first appears later is no column of a table."""
-    names: dict[str, None] = {}
-    for row in rows:
-        names |= dict.fromkeys(row)
-    return [*(name for name in names if name not in ADDED), *ADDED]
+    kinds: dict[str, set[Any]] = {}
+    for file in job.files:
+        is_local = file.kind == ".parquet" and Path(file.path).is_file()
+        schema = pyarrow.parquet.read_schema(file.path) if is_local else pa.schema([])
+        for field in schema:
+            if field.name in class_labels(schema.metadata):
+                # Labels come as the names that their numbers stand for.
+                continue
+            kinds.setdefault(field.name, set()).add(field.type)
+    if any(file.kind != ".parquet" for file in job.files):
+        kinds.clear()
+    return [pa.field(n, kinds[n].pop() if len(kinds.get(n, ())) == 1 else pa.string()) for n in columns.given]
 
 
 def _converter(kind: Any) -> Callable[[Any], Any]:

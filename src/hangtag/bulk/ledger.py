@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from hangtag.catalogue.rows import Position
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError
+from hangtag.formats.rows import Position
 
 LEDGER = "ledger.sqlite"
 _VERSION = 1

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from hangtag.bulk.keys import key_bytes, keys_column
 from hangtag.bulk.ledger import EditionRecord, PartRecord
-from hangtag.catalogue.tagging_columns import answer_columns, answers_table, compact, plain, tagging_rows
+from hangtag.catalogue.tagging_columns import answer_columns, answers_table, compact, plain, tagging_rows, with_cut
 from hangtag.durable import Step, no_step, write_durably
 from hangtag.errors import DataError
 from hangtag.manifest import file_sha256
@@ -189,7 +189,8 @@ def decode(path: Path, format: str) -> Any:
     wanted = ["id", *answer_columns().names, "key"]
     try:
         if format == "parquet":
-            return pyarrow.parquet.read_table(path, columns=wanted, use_threads=False)
+            table = pyarrow.parquet.read_table(path, use_threads=False)
+            return with_cut(table).select(wanted)
         taggings, keys = [], []
         with path.open("rb") as stream:
             for line in stream:
@@ -209,7 +210,9 @@ def decode(path: Path, format: str) -> Any:
 
 
 def _tagging_line(row: dict[str, Any]) -> bytes:
-    row = {name: value for name, value in row.items() if name not in ("reason", "violations", "key") or value}
+    row = {
+        name: value for name, value in row.items() if name not in ("reason", "violations", "cut", "key") or value
+    }
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=str).encode() + b"\n"
 
 

@@ -86,7 +86,9 @@ def _sort_key(line: str) -> tuple[float, int, str]:
 def _accepted(parts: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
     for rows in parts:
         for row in rows:
-            row = {name: value for name, value in row.items() if name not in ("reason", "violations") or value}
+            row = {
+                name: value for name, value in row.items() if name not in ("reason", "violations", "cut") or value
+            }
             yield json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -112,8 +114,7 @@ def _split_parts(
         sorted_files.append(closing.enter_context(path.open(encoding="utf-8")))
 
     number = 0
-    columns = None if job.interpret else job.columns.names
-    for record, rows, table in rows_with_answers(output, edition, job, columns):
+    for record, rows, table in rows_with_answers(output, edition, job, is_whole=False):
         answers = plain(table)
         least = least_confidence(answers.column("tags"))
         statuses = np.array(answers.column("status").to_pylist())
@@ -126,9 +127,11 @@ def _split_parts(
         yield list(tagging_rows(full.take(accepted)))
         chosen = np.flatnonzero(~is_accepted & (statuses != "error") & is_first)
         for row, tagging in zip(chosen.tolist(), tagging_rows(full.take(chosen)), strict=True):
-            source = rows[row][1]
+            source, to_fields = rows[row]
             assert not isinstance(source, str)
-            fields = ProductFields.from_row((job.interpret or job.columns)(source), default_id=tagging["id"])
+            to_fields = job.interpret or to_fields
+            assert to_fields is not None
+            fields = ProductFields.from_row(to_fields(source), default_id=tagging["id"])
             entry = _entry(fields, tagging, float(least[row]))
             waiting.append((float(least[row]), number + row, json.dumps(entry, ensure_ascii=False)))
         number += len(rows)

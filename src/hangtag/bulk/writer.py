@@ -16,10 +16,10 @@ import numpy as np
 from hangtag.bulk.keys import keys_column
 from hangtag.bulk.ledger import Ledger, PartRecord
 from hangtag.bulk.parts import PartFolder
-from hangtag.catalogue.rows import Position
 from hangtag.catalogue.tagging_columns import answers_table
 from hangtag.durable import Step, no_step
 from hangtag.errors import DataError, HangtagError
+from hangtag.formats.rows import Position
 from hangtag.tagging import Tagging
 
 _WAITING_PARTS = 2

@@ -13,8 +13,12 @@ from typing import IO, Any, cast
 
 from hangtag.errors import DataError
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx", ".arrow")
+"""Of files that a folder is searched for."""
+OTHER_SUFFIXES = (".json", ".xml", ".rss", ".atom", ".txt")
+"""Of files that may be catalogues where they are named themselves."""
 STDIN = "-"
+_EXPECTED = ".jsonl, .json, .csv, .tsv, .txt, .xml (also .gz), .xlsx or .parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class CatalogueFile:
             return _standard_input()
         raw = io.BufferedReader(open_remote(self.path)) if "://" in self.path else open(self.path, "rb")  # noqa: SIM115
         return cast("IO[bytes]", _Gunzipped(raw)) if self.path.lower().endswith(".gz") else raw
+
+    def random_access(self) -> Any:
+        """Return its path, or a pyarrow file where it is behind a URI."""
+        return open_remote(self.path) if "://" in self.path else self.path
 
 
 def _standard_input() -> IO[bytes]:
@@ -80,9 +88,11 @@ def list_files(inputs: Iterable[str | Path]) -> list[CatalogueFile]:
             found += [_describe(path, _kind(path)) for path in _list_remote(given)]
         elif Path(given).is_dir():
             files = [p for p in sorted(Path(given).rglob("*")) if p.is_file() and not p.name.startswith(".")]
-            paths = [str(p) for p in files if _kind_or_none(str(p))]
+            paths = [str(p) for p in files if _kind_or_none(str(p)) in SUFFIXES and not p.match("cache-*.arrow")]
             if not paths:
-                raise DataError(f"{given}: a folder without .jsonl, .csv (also .gz) or .parquet files")
+                raise DataError(
+                    f"{given}: a folder without .jsonl, .csv, .tsv (also .gz), .xlsx or .parquet files"
+                )
             found += [_describe(path, _kind(path)) for path in paths]
         elif any(character in given for character in "*?[") and not Path(given).exists():
             paths = sorted(glob.glob(given, recursive=True))
@@ -97,14 +107,14 @@ def list_files(inputs: Iterable[str | Path]) -> list[CatalogueFile]:
 def _kind_or_none(path: str) -> str | None:
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     kind = next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
-    return kind if kind in SUFFIXES else None
+    return kind if kind in (*SUFFIXES, *OTHER_SUFFIXES) else None
 
 
 def _kind(path: str) -> str:
     kind = _kind_or_none(path)
     if kind is None:
         suffix = "".join(Path(path).suffixes) or "no suffix"
-        raise DataError(f"{path}: got {suffix}, expected .jsonl, .csv (also .gz) or .parquet")
+        raise DataError(f"{path}: got {suffix}, expected {_EXPECTED}")
     return kind
 
 
@@ -144,9 +154,9 @@ def _list_remote(uri: str) -> list[str]:
     except OSError as error:
         raise DataError(f"{uri}: not reachable ({str(error).splitlines()[0]:.200})") from None
     shown = [item.path for item in below if item.is_file and not item.base_name.startswith(".")]
-    names = sorted(name for name in shown if _kind_or_none(name))
+    names = sorted(name for name in shown if _kind_or_none(name) in SUFFIXES)
     if not names:
-        raise DataError(f"{uri}: a folder without .jsonl, .csv (also .gz) or .parquet files")
+        raise DataError(f"{uri}: a folder without .jsonl, .csv, .tsv (also .gz), .xlsx or .parquet files")
     return [uri.rstrip("/") + name.removeprefix(path.rstrip("/")) for name in names]
 
 

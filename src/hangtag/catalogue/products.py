@@ -1,14 +1,16 @@
-"""Catalogues: products in, taggings out, in JSON Lines, CSV and Parquet; streaming, in flat memory."""
+"""Catalogues: products in, in files of any format; streaming, in flat memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hangtag.catalogue.files import catalogue_file
-from hangtag.catalogue.rows import FIELDS, CatalogueRows, ColumnMap
+from hangtag.catalogue.files import list_files
+from hangtag.catalogue.rows import CatalogueRows
 from hangtag.errors import DataError
+from hangtag.formats.rows import FIELDS, Reading
 from hangtag.product import Product, row_id
 
 _READ_ROWS = 512
@@ -40,37 +42,43 @@ def parse_columns(mappings: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-def read_catalogue(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Product | BadRow]:
+def read_catalogue(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    reading: Reading | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Product | BadRow]:
     """Yield a product or a `BadRow` for every row of a catalogue, in order; never skips a row.
 
-    `path` ends in .jsonl, .csv or .parquet, the first two also with .gz, or is "-" for JSON Lines on standard
-    input. `columns` maps product fields to column names (see `parse_columns`); a field without an entry is
-    read from the column of its own name, other columns are ignored. A row without id is called `line-N`.
-    Blank lines at the end of JSON Lines are no rows, blank lines between rows are bad ones.
+    `path` is a file of any format of docs/files.md, a folder of such files, or "-" for JSON Lines on standard
+    input. `columns` maps product fields to column names (see `parse_columns`); a field without an entry is read
+    from the column of its own name, other columns are ignored. `reading` says more on how to read it and takes the
+    place of `columns`; `say` hears what was recognised. A row without id is called `line-N`. Blank lines at the
+    end of JSON Lines are no rows, blank lines between rows are bad ones.
 
     Raises:
         DataError: the file is missing or of another kind, is no Parquet, or a mapped column is not in it.
     """
-    to_fields = ColumnMap(columns)
-    file = catalogue_file(path)
-    rows = CatalogueRows([file], to_fields.names)
-    is_first, is_checked = True, False
+    reading = reading or Reading(columns=dict(columns or {}))
+    files = list_files([path])
+    rows = CatalogueRows(files, reading, columns=reading.names, say=say)
+    is_first = True
     try:
         while batch := rows.read(_READ_ROWS):
             is_first = False
+            to_fields = rows.to_fields
             for line, row in batch:
-                if isinstance(row, str):
-                    yield BadRow(f"line-{line}", line, row)
-                    continue
-                if not is_checked:
-                    to_fields.check(row, file.name)
-                    is_checked = True
-                mapped = to_fields(row)
+                default_id = f"line-{line}"
+                mapped: Mapping[str, Any] = {}
                 try:
-                    yield Product.from_row(mapped, default_id=f"line-{line}")
+                    if isinstance(row, str):
+                        raise ValueError(row)
+                    mapped = to_fields(row)
+                    yield Product.from_row(mapped, default_id=default_id)
                 except ValueError as error:
-                    yield BadRow(row_id(mapped, default_id=f"line-{line}"), line, str(error))
+                    yield BadRow(row_id(mapped, default_id=default_id), line, str(error))
     finally:
         rows.close()
     if is_first:
-        raise DataError(f"{file.name}: no rows; expected at least one product")
+        raise DataError(f"{files[0].name}: no rows; expected at least one product")

@@ -26,6 +26,7 @@ def answer_columns() -> Any:
             ("status", pa.string()),
             ("reason", pa.string()),
             ("violations", pa.map_(pa.string(), pa.int64())),
+            ("cut", pa.bool_()),
             ("model", pa.string()),
             ("vocabulary", pa.string()),
         ]
@@ -67,6 +68,7 @@ def answers_table(taggings: Sequence[Tagging]) -> Any:
                 pa.array([kind for kinds in violations for kind in kinds], pa.string()),
                 pa.array([number for kinds in violations for number in kinds.values()], pa.int64()),
             ),
+            pa.array([tagging.cut for tagging in taggings], pa.bool_()),
             pa.array([tagging.model for tagging in taggings], pa.string()),
             pa.array([tagging.vocabulary for tagging in taggings], pa.string()),
         ],
@@ -84,7 +86,16 @@ def compact(table: Any) -> Any:
 
 def plain(table: Any) -> Any:
     """Return the answers of a table under `answer_columns`, also those of `compact` or an older version."""
-    return table.select(answer_columns().names).cast(answer_columns())
+    return with_cut(table).select(answer_columns().names).cast(answer_columns())
+
+
+def with_cut(table: Any) -> Any:
+    """Return the table with a column `cut`: those of releases before it have none."""
+    import pyarrow as pa
+
+    if "cut" in table.column_names:
+        return table
+    return table.append_column("cut", pa.array([False] * len(table), pa.bool_()))
 
 
 def tagging_rows(table: Any) -> Iterator[dict[str, Any]]:
@@ -108,7 +119,7 @@ def to_taggings(ids: Iterable[str], table: Any) -> list[Tagging]:
         Tagging(
             id=product_id,
             tags=tuple(ScoredTag(**tag) for tag in row["tags"]),
-            **{name: row[name] for name in ("status", "reason", "violations", "model", "vocabulary")},
+            **{name: row[name] for name in ("status", "reason", "violations", "cut", "model", "vocabulary")},
         )
         for product_id, row in zip(ids, tagging_rows(table), strict=True)
     ]

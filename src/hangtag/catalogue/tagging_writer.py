@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hangtag.catalogue.files import SUFFIXES
 from hangtag.catalogue.products import BadRow
 from hangtag.catalogue.tagging_columns import answer_columns
 from hangtag.errors import DataError
@@ -60,6 +59,9 @@ def tag_rows(
     check_pair(order[0].id if order else None, None)
 
 
+_KINDS = (".jsonl", ".ndjson", ".csv", ".parquet")
+
+
 class TaggingWriter:
     """Writes taggings in the order they come, as .jsonl, .jsonl.gz, .csv or .parquet by the file's name.
 
@@ -71,7 +73,7 @@ class TaggingWriter:
         self.path = Path(path)
         kinds = [suffix.lower() for suffix in self.path.suffixes]
         self._kind = next((suffix for suffix in reversed(kinds) if suffix != ".gz"), "")
-        if self._kind not in SUFFIXES or (kinds[-1] == ".gz" and self._kind == ".parquet"):
+        if self._kind not in _KINDS or (kinds[-1] == ".gz" and self._kind == ".parquet"):
             raise DataError(f"{path}: expected a name that ends in .jsonl, .csv (also .gz) or .parquet")
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self.num_written = 0

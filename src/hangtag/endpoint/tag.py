@@ -64,8 +64,11 @@ class TagResponse(BaseModel):
     is_calibrated: bool = Field(description="Whether confidences are calibrated on held-out products.")
 
     def to_json(self) -> str:
-        """Return compact JSON; a tagging's `reason` is left out where there is none."""
-        return self.model_dump_json(exclude_none=True, exclude={"taggings": {"__all__": {"violations"}}})
+        """Return compact JSON; a tagging's `reason` and `cut` are left out where there is none."""
+        # Clients of 0.1.0 refuse a key that they do not know.
+        left_out: dict[Any, Any] = {n: {"cut": True} for n, tagging in enumerate(self.taggings) if not tagging.cut}
+        left_out["__all__"] = {"violations": True}
+        return self.model_dump_json(exclude_none=True, exclude={"taggings": left_out})
 
 
 class TagRoute:
@@ -121,7 +124,8 @@ class TagRoute:
                 taggings[number] = self._error(ask, product.id, prompt)
                 return
             async with places:
-                taggings[number] = await self._generate(ask, product, prompt, app, scope, gone)
+                tagging = await self._generate(ask, product, prompt, app, scope, gone)
+            taggings[number] = tagging.model_copy(update={"cut": True}) if prompt.is_cut else tagging
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,6 +1,6 @@
 """The served vocabularies: from a product to the prompt that vLLM continues, and back to a tagging.
 
-Prompts come from `GenerativeTagger.prompt_ids`, which offline tagging uses too, so that both send the very same
+Prompts come from `GenerativeTagger.prompts`, which offline tagging uses too, so that both send the very same
 tokens; product text that spells a control token stays text there.
 """
 
@@ -51,10 +51,14 @@ class PromptOnlyEngine:
 
 
 class Begun(NamedTuple):
-    """A product's prompt in tokens, up to where the answer begins, and what evidence leads the answer."""
+    """A product's prompt in tokens, up to where the answer begins, and what evidence leads the answer.
+
+    `is_cut` says that text of the product was cut from the prompt.
+    """
 
     ids: list[int]
     evidence: Evidence | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,8 @@ class ServedVocabulary:
         num_prefix = len(self.tagger.plan.prefix)
         evidence = self.tagger.weigh(products)
         return [
-            prompt if isinstance(prompt, str) else Begun(prompt[: len(prompt) - num_prefix], scores)
-            for prompt, scores in zip(self.tagger.prompt_ids(products), evidence, strict=True)
+            prompt if isinstance(prompt, str) else Begun(prompt[: len(prompt) - num_prefix], scores, is_cut)
+            for (prompt, is_cut), scores in zip(self.tagger.prompts(products), evidence, strict=True)
         ]
 
     def token_text(self, token: int) -> str:

@@ -141,16 +141,19 @@ class GenerativeTagger:
             EngineError: the engine died.
         """
         open_: dict[int, tuple[str, Evidence | None]] = {}
+        cut: set[int] = set()
         done: dict[int, Tagging] = {}
 
         def requests() -> Iterator[Request]:
             position = 0
             iterator = iter(products)
             while batch := list(islice(iterator, _PROMPT_BATCH)):
-                for product, prompt, evidence in zip(
-                    batch, self.prompt_ids(batch), self.weigh(batch), strict=True
+                for product, (prompt, is_cut), evidence in zip(
+                    batch, self.prompts(batch), self.weigh(batch), strict=True
                 ):
                     open_[position] = (product.id, evidence)
+                    if is_cut:
+                        cut.add(position)
                     if isinstance(prompt, str):
                         done[position] = self._tagging(product.id, status="error", reason=prompt)
                     else:
@@ -161,7 +164,9 @@ class GenerativeTagger:
         next_out = 0
         for position, generation in self.engine.stream(requests(), self.plan):
             product_id, evidence = open_[position]
-            done[position] = self.read(product_id, generation, evidence=evidence)
+            tagging = self.read(product_id, generation, evidence=evidence)
+            done[position] = tagging.model_copy(update={"cut": True}) if position in cut else tagging
+            cut.discard(position)
             while next_out in done:
                 del open_[next_out]
                 yield done.pop(next_out)
@@ -176,10 +181,14 @@ class GenerativeTagger:
 
     def prompt_ids(self, products: Sequence[Product]) -> list[list[int] | str]:
         """Return each product's prompt in token ids, the answer's prefix included, or why it has none."""
+        return [ids for ids, _ in self.prompts(products)]
+
+    def prompts(self, products: Sequence[Product]) -> list[tuple[list[int] | str, bool]]:
+        """Return the same with whether text of the product was cut from it."""
         room = self.engine.max_model_len - self.plan.max_tokens - 1
         chats = self._prompter.prompts(products)
         self.usage.num_cut += sum(chat.is_cut for chat in chats)
-        ids: list[list[int] | str] = []
+        prompts: list[tuple[list[int] | str, bool]] = []
         for product, chat, tokens in zip(products, chats, self._chat.encode(chats), strict=True):
             shots = self._prompter.shots
             while len(tokens) > room and shots:
@@ -187,10 +196,11 @@ class GenerativeTagger:
                 chat = self._prompter.prompts([product], shots=shots)[0]
                 tokens = self._chat.encode([chat])[0]
             if len(tokens) > room:
-                ids.append(f"the prompt has {len(tokens)} tokens, the model has room for {room} beside the answer")
+                reason = f"the prompt has {len(tokens)} tokens, the model has room for {room} beside the answer"
+                prompts.append((reason, chat.is_cut))
             else:
-                ids.append([*tokens, *self.plan.prefix])
-        return ids
+                prompts.append(([*tokens, *self.plan.prefix], chat.is_cut))
+        return prompts
 
     def read(
         self,

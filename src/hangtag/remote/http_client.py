@@ -337,7 +337,8 @@ class HttpTagger:
                 f"{self._url}/chat/completions: 404 for model {self.name!r} ({response.text:.200}); "
                 "check address and model"
             )
-        return [self._read(product.id, response)]
+        tagging = self._read(product.id, response)
+        return [tagging.model_copy(update={"cut": True}) if prompt.is_cut else tagging]
 
     def _request(self, prompt: ChatPrompt, with_schema: bool) -> dict[str, Any]:
         request: dict[str, Any] = {
