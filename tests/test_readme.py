@@ -127,3 +127,25 @@ def test_gains_over_bert_are_those_of_the_reports(document: Path) -> None:
     gain = level["arms"]["full"]["against"]["figures"]["set_f1"]
     assert gain["low"] < 0 < gain["high"]
     assert "while set-F1 is level" in text
+
+
+def test_the_small_table_is_that_of_the_reports() -> None:
+    """The README's few figures are those of the files beside them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = ROOT / "eval" / "results"
+
+    def figures(folder: str, arm: str, *names: str) -> list[str]:
+        document = json.loads((results / folder / "results.json").read_text(encoding="utf-8"))
+        return [f"{document['arms'][arm]['figures'][name]['value']:.3f}" for name in names]
+
+    for folder, products in (("hm", "1,930"), ("myntra", "1,409")):
+        exact, set_f1 = figures(folder, "full", "exact_match", "set_f1")
+        bert = ", ".join(figures(folder, "bert", "exact_match", "set_f1"))
+        assert f"{products} test products | {exact} exact match, {set_f1} set-F1 | BERT {bert} |" in text
+    [fused], [words], [alone] = (
+        figures("evidence_sample", arm, "set_f1") for arm in ("fused_zero_shot", "lexical", "zero_shot")
+    )
+    assert f"{fused} set-F1 | words found {words}, the model alone {alone} |" in text
+    decode = json.loads((results / "bench_decode_hm.json").read_text(encoding="utf-8"))["contestants"]
+    wrong = {name: decode[name]["incorrect"] for name in ("set", "xgrammar", "guidance")}
+    assert f"| {wrong['set']} of {decode['set']['answers']} | xgrammar {wrong['xgrammar']}" in text

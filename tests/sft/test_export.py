@@ -12,12 +12,13 @@ import transformers
 import yaml
 
 from hangtag import Product, Tag, TagVocabulary
-from hangtag.errors import TrainingError
+from hangtag.errors import DataError, TrainingError
 from hangtag.language_model.piece_tokenizer import HFPieceTokenizer
 from hangtag.language_model.tag_tokens import check_unreachable, extend_tokenizer
 from hangtag.loading import load_run_tagger
 from hangtag.models import PACKAGED_MODELS
 from hangtag.sample import sample_folder
+from hangtag.spec import of_run
 from hangtag.tagging import ScoredTag, Tagging
 from sft.export import main
 from sft.int8 import quantise
@@ -105,3 +106,20 @@ def test_a_quantised_run_is_trained_exported_and_tags(tmp_path, answer):
     assert found[0].status == "ok"
     assert found[0].model == "run"
     assert all(tag.confidence is not None for tag in found[0].tags)
+    if answer == "tag_tokens":
+        fuse = ["sft.fuse", "--run", str(run), "--data", str(sample_folder()), "--products", "50"]
+        done = subprocess.run([sys.executable, "-m", *fuse], cwd=ROOT, capture_output=True, text=True, check=False)
+        # The sample's validation split has fewer products than that.
+        assert done.returncode == 0, done.stderr[-2000:]
+        measured = json.loads(done.stdout.splitlines()[-1])
+        # A run of 16 products knows next to nothing: evidence of the same products knows more.
+        assert measured["fused_held_out"]["log_likelihood"] > measured["model"]["log_likelihood"] + 0.5
+        led = of_run(run)
+        assert led.identity() != of_run(run, fused=False).identity()
+        products = [Product(id="1", title="Red canvas shoes for kids")]
+        [fused] = led.load("transformers").tag(products)
+        assert set(fused.names) > {"red"}
+        assert set(fused.names) != set(tagger.tag(products)[0].names)
+        shutil.rmtree(run / "evidence")
+        with pytest.raises(DataError, match="no evidence; fit it first"):
+            of_run(run, fused=True)
