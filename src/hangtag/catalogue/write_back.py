@@ -7,7 +7,6 @@ the products: `id`, `title`, `description`, `attributes`, `tags`.
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import IO, Any
 from hangtag.catalogue.files import CatalogueFile
 from hangtag.catalogue.product_writer import write_products
 from hangtag.catalogue.rows import CatalogueRows
+from hangtag.durable import replaced
 from hangtag.errors import DataError
 from hangtag.formats.delimited_writer import write_delimited
 from hangtag.formats.feed_writer import write_feed
@@ -143,10 +143,8 @@ class WriteBack:
                 changed += set(change.before) != set(change.after)
                 yield change
 
-        temporary = out.with_name(f".{out.name}.partial")
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as raw, ExitStack() as closing:
+            with replaced(out) as temporary, temporary.open("wb") as raw, ExitStack() as closing:
                 stream: Any = raw
                 if out.suffix.lower() == ".gz":
                     stream = closing.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename=""))
@@ -154,11 +152,8 @@ class WriteBack:
                     self._write_own(counted(), stream)
                 else:
                     write_products(self.file, self._reading, self._to, counted(), taggings(), stream)
-            os.replace(temporary, out)
         except OSError as error:
             raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return changed
 
     def _write_own(self, changes: Iterator[Change], stream: IO[bytes]) -> None:
