@@ -87,7 +87,7 @@ def test_a_run_is_tagged_again_where_its_weights_or_calibration_changed(
         return len(asked)
 
     assert tag() == 20
-    assert loaded == [{"run": run, "engine": "vllm", "weights": "model", "decoding": "set"}]
+    assert loaded == [{"run": run, "engine": "vllm", "weights": "model", "decoding": "set", "fused": False}]
     # Weights of the other kind that are exported later are none of these taggings' business.
     edit_run(run, export={"sha256": "aa", "int8": {"sha256": "cc"}}, speed={"seconds": 1})
     assert tag() == 0
@@ -101,6 +101,15 @@ def test_a_run_is_tagged_again_where_its_weights_or_calibration_changed(
     edit_run(run, answers=ANSWERS | {"max_tags": 2})
     assert tag() == 20
     assert tag() == 0
+    # What `sft.fuse` fits is a part of the run; without it the taggings of before stand.
+    (run / "evidence").mkdir()
+    (run / "evidence" / "weights.json").write_text("{}")
+    assert tag() == 20
+    assert loaded[-1]["fused"] is True
+    (run / "evidence" / "weights.json").write_text('{"weights": {}}')
+    assert tag() == 20
+    assert tag("--evidence", "none") == 20
+    assert loaded[-1]["fused"] is False
 
 
 @pytest.mark.parametrize(
