@@ -11,7 +11,8 @@ from pathlib import Path
 from hangtag.cli import tagger_options
 from hangtag.errors import RecipeError
 from hangtag.product import Product
-from hangtag.spec import FineTuned, Null, Prompted, TaggerOptions, TaggerSpec
+from hangtag.spec import FineTuned, Null, Prompted, TaggerSpec
+from hangtag.tagger_options import TaggerOptions
 from hangtag.tagging import Stream, Tagging, Usage, stream_of
 
 ENGINES = ("vllm", "transformers", "ray", "null")

@@ -23,7 +23,8 @@ from hangtag.config import load_recipe
 from hangtag.errors import HangtagError
 from hangtag.evidence.lexical import LexicalSource
 from hangtag.loading import BaselineName, split_examples
-from hangtag.spec import Endpoint, Examples, Prompted, TaggerOptions, TaggerSpec
+from hangtag.spec import Endpoint, Examples, Prompted, TaggerSpec
+from hangtag.tagger_options import TaggerOptions
 from serve import catalogue_tagger, generate
 
 OLD = Path(__file__).parent / "data" / "output_0_1_0"

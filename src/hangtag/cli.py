@@ -32,7 +32,7 @@ from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
-from hangtag.spec import TaggerOptions
+from hangtag.tagger_options import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
 from hangtag.vocabulary_commands import add_commands, save

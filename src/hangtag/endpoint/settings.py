@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from hangtag.config import Recipe
 from hangtag.errors import RecipeError
-from hangtag.spec import TaggerOptions
+from hangtag.tagger_options import TaggerOptions
 
 SETTINGS_VARIABLE = "HANGTAG_ENDPOINT"
 SETTINGS, KEYS, REGISTER = "settings.json", "keys.json", "constraints.json"
