@@ -1,8 +1,8 @@
 """Which tagger: the one description behind every door, from which identity and loading follow.
 
-`hangtag.tagger_options` is what a user says, in options or in YAML; `read` checks it, reads its files and returns a
-`TaggerSpec`. `TaggerSpec.identity` decides what counts as the same tagger (the keys of rows in a catalogue run,
-cached predictions of an evaluation), and `TaggerSpec.load` is the way to a tagger that answers.
+`hangtag.tagger_options` is what a user says, in options or in YAML; it is read into a `TaggerSpec`.
+`TaggerSpec.identity` decides what counts as the same tagger (the keys of rows in a catalogue run, cached
+predictions of an evaluation), and `TaggerSpec.load` is the way to a tagger that answers.
 """
 
 from __future__ import annotations
