@@ -92,9 +92,9 @@ def demonstrate(arguments: argparse.Namespace) -> int:
     console.print(scores)
     if arguments.model == DEFAULT_MODEL:
         console.print(
-            "The model is small and is led by evidence: words, meaning and the nearest labelled products, which do as "
-            "well alone. A larger instruct model (--model) reads better, and fine-tuning on labelled products is what "
-            "makes a tagger to ship.",
+            "The model is small and is led by evidence: words, meaning and the nearest labelled products, which "
+            "do as well alone. A larger instruct model (--model) reads better, and fine-tuning on labelled "
+            "products is what makes a tagger to ship.",
             soft_wrap=True,
         )
     console.print(f"The taggings are in {arguments.out}.", soft_wrap=True)
