@@ -122,7 +122,7 @@ def features(sources: Sources, history: History) -> dict[str, NDArray[np.float32
 
 
 def _log_size(history: History) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.log1p(history.size)[:, None] / 3
+    found: NDArray[np.float32] = (np.log1p(history.size)[:, None] / 3).astype(np.float32)
     return found
 
 
