@@ -15,7 +15,7 @@ from hangtag.recommend.ranking import Candidates, Ranking, top
 
 RANK_HALF_LIFE = 30.0
 _TINY = 1e-3
-_PENALTY = 1e-2
+_PENALTY = 3e-2
 _POPULAR = 50
 
 
