@@ -25,6 +25,7 @@ from hangtag.vocabulary import TagVocabulary
 RECALL_AT = (12, 100)
 OWN, REPEATS = "hybrid", "bought before, then popular"
 NUM_NEW, NEW_DEPTH, NEW_EVERY = 500, 20, 10
+_RANDOM_LISTS = 20
 _TAGS_AT = 10
 _LARGE = 1e3
 _ACTIVITY = ((1, 4), (5, 19), (20, None))
@@ -202,7 +203,6 @@ def _new_items(
         known = features(recommender.sources, part)
         hybrid, content = recommender.blend.scores(known), recommender.new.scores(known)
         among = {
-            "random": generator.random(hybrid.shape).astype(np.float32),
             "tag profile": known["tags"],
             "words profile": known["words"],
             OWN: content,
@@ -211,6 +211,7 @@ def _new_items(
             hits = metrics.hits_of(top(np.ascontiguousarray(scores[:, new]), 100), gold[:, new])
             values = metrics.ranking_metrics(hits, gold.sum(1), recall_at=(NEW_DEPTH, 100))
             found.add("among the new items", arm, values)
+        found.add("among the new items", "random", _random(gold[:, new], generator))
         popular = known["tags"] * np.log1p(np.exp(known["popular inf"]) - np.float32(0.3))
         ranked = top(hybrid, RECALL_AT[-1])
         full = {
@@ -227,3 +228,13 @@ def _new_items(
             name: compared(arms, OWN, resamples=resamples, seed=seed) for name, arms in found.values.items()
         },
     }
+
+
+def _random(gold: NDArray[np.bool_], generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Return the mean of 20 random lists a user: one alone is far off chance where users are few."""
+    drawn = []
+    for _ in range(_RANDOM_LISTS):
+        ranked = top(generator.random(gold.shape).astype(np.float32), 100)
+        hits = metrics.hits_of(ranked, gold)
+        drawn.append(metrics.ranking_metrics(hits, gold.sum(1), recall_at=(NEW_DEPTH, 100)))
+    return {name: np.mean([values[name] for values in drawn], axis=0) for name in drawn[0]}

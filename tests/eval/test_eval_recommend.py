@@ -5,10 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recommend_shop import write_shop
 
 from eval.recommend import main
+from eval.recommend_products import _random
 from hangtag import Tag, TagVocabulary
 
 
@@ -73,3 +75,10 @@ def test_misuse_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["--data", str(tmp_path)]) == 2
     assert "neither interactions_train.csv.gz nor assignments_train.csv.gz" in capsys.readouterr().err
     assert main(["--data", str(tmp_path), "--horizon", "0"]) == 2
+
+
+def test_random_lists_are_at_chance() -> None:
+    gold = np.zeros((150, 500), np.bool_)
+    gold[np.arange(150), np.arange(150)] = True
+    values = _random(gold, np.random.default_rng(0))
+    assert values["recall@20"].mean() == pytest.approx(20 / 500, abs=0.01)
