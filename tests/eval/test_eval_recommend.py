@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from recommend_shop import write_shop
 from eval.recommend import main
 from eval.recommend_products import _random
 from hangtag import Tag, TagVocabulary
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def gzipped(source: Path, target: Path) -> None:
@@ -82,3 +85,16 @@ def test_random_lists_are_at_chance() -> None:
     gold[np.arange(150), np.arange(150)] = True
     values = _random(gold, np.random.default_rng(0))
     assert values["recall@20"].mean() == pytest.approx(20 / 500, abs=0.01)
+
+
+def test_figures_of_the_page_are_those_of_the_reports() -> None:
+    page = (ROOT / "docs" / "recommending.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \| (\w+@\d+) \| ([\d.]+) \| (.+) ([\d.]+) \| ", page, re.MULTILINE)
+    assert len(rows) == 8
+    for data, section, figure, own, best, other in rows:
+        found = json.loads((ROOT / "eval" / "results" / f"recommend_{data}" / "results.json").read_text())
+        arms = found["sections"][section]["arms"]
+        assert f"{arms[found['own']]['figures'][figure]['value']:.3f}" == own
+        values = {arm: held["figures"][figure]["value"] for arm, held in arms.items() if arm != found["own"]}
+        assert max(values, key=lambda arm: values[arm]) == best
+        assert f"{values[best]:.3f}" == other
