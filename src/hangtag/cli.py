@@ -1,9 +1,10 @@
-"""The command `hangtag`: tag a few products, make and check vocabularies, import reviews, fetch base models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, recommend, import reviews, fetch models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
     hangtag vocabulary import taxonomy.ttl --out tags.json
+    hangtag recommend products --interactions log.csv --items products.jsonl --history log.csv --user u1
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from hangtag import program
+from hangtag import program, recommend_commands
 from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.files import STDIN, catalogue_file
 from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
@@ -78,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     add_reading_arguments(build)
     build.set_defaults(command=_build)
     add_commands(actions)
+
+    recommend = commands.add_parser("recommend", help="tags or products for customers, from what they took")
+    recommend_commands.add_commands(recommend.add_subparsers(required=True, metavar="ACTION"))
 
     review = commands.add_parser("review", help="turn decided review queues into labelled data")
     actions = review.add_subparsers(required=True, metavar="ACTION")

@@ -1,7 +1,7 @@
 """Metrics of taggings: pure functions over `Outcomes` and `Confidences`, with bootstrap intervals.
 
 `sets` measures agreement of tag sets, `slices` parts of them, `calibration` what confidences are worth,
-`bootstrap` how sure a figure is, and `text` writes figures down. The same
+`rankings` ranked lists, `bootstrap` how sure a figure is, and `text` writes figures down. The same
 definitions in words are in docs/metrics.md.
 """
 
@@ -26,6 +26,7 @@ from hangtag.metrics.calibration import (
     risk_coverage,
 )
 from hangtag.metrics.outcomes import Outcomes
+from hangtag.metrics.rankings import coverage, hits_of, mean_over, novelty, ranking_metrics
 from hangtag.metrics.sets import (
     cardinality_bias,
     cardinality_error,
@@ -57,6 +58,7 @@ __all__ = [
     "calibration_error",
     "cardinality_bias",
     "cardinality_error",
+    "coverage",
     "coverage_at",
     "difference",
     "estimate",
@@ -64,16 +66,20 @@ __all__ = [
     "facet_accuracy",
     "frequency_groups",
     "hierarchical_f1",
+    "hits_of",
     "is_chinese",
     "is_exact",
     "jaccard",
     "macro_f1",
     "macro_precision",
     "macro_recall",
+    "mean_over",
     "micro_f1",
     "micro_precision",
     "micro_recall",
+    "novelty",
     "product_f1",
+    "ranking_metrics",
     "reliability",
     "resample",
     "resample_weights",
