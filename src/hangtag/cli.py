@@ -13,8 +13,9 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,8 @@ from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
+from hangtag.explain.spans import Span
+from hangtag.explain.why import explainer_for, plain, why
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
@@ -56,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         help="transformers starts in seconds, vllm pays from about 100 products on (default: %(default)s)",
     )
     tag.add_argument("--json", action="store_true", help="print taggings as JSON Lines instead of a table")
+    tag.add_argument(
+        "--why",
+        action="store_true",
+        help="also print which words speak for each tag, with what they add to its log-odds",
+    )
     tag.set_defaults(command=_tag)
 
     vocabulary = commands.add_parser("vocabulary", help="build, import, export or check a tag vocabulary")
@@ -167,15 +175,29 @@ def _tag(arguments: argparse.Namespace) -> int:
         raise DataError("TEXT is empty; expected the text of a product")
     tagger = tagger_options(arguments).read().load(arguments.engine)
     taggings = list(tag_rows(stream_of(tagger)[0], rows, model=tagger.name, vocabulary=tagger.vocabulary))
+    reasons: list[dict[str, tuple[Span, ...]]] = []
+    if arguments.why:
+        explainer = explainer_for(tagger)
+        reasons = [
+            why(explainer, row, tagging) if isinstance(row, Product) else {}
+            for row, tagging in zip(rows, taggings, strict=True)
+        ]
     if arguments.json:
-        for tagging in taggings:
-            print(tagging.to_json())
+        for number, tagging in enumerate(taggings):
+            line = tagging.to_json()
+            if arguments.why:
+                line = json.dumps(json.loads(line) | {"why": plain(reasons[number])}, ensure_ascii=False)
+            print(line)
     else:
-        _print_table(rows, taggings)
+        _print_table(rows, taggings, reasons)
     return 0
 
 
-def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) -> None:
+def _print_table(
+    rows: Sequence[Product | BadRow],
+    taggings: Sequence[Tagging],
+    reasons: Sequence[Mapping[str, Sequence[Span]]] = (),
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -183,15 +205,25 @@ def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) 
     table = Table(show_lines=True)
     table.add_column("product", ratio=2)
     table.add_column("tags (confidence)", ratio=3)
-    for row, tagging in zip(rows, taggings, strict=True):
+    if reasons:
+        table.add_column("why (log-odds)", ratio=3)
+    for number, (row, tagging) in enumerate(zip(rows, taggings, strict=True)):
         title = (row.title or row.description) if isinstance(row, Product) else row.id
         tags = ", ".join(
             tag.tag if tag.confidence is None else f"{tag.tag} ({tag.confidence:.2f})" for tag in tagging.tags
         )
         if tagging.status != "ok":
             tags = f"{tagging.status}: {tagging.reason}"
-        table.add_row(Text(title), Text(tags or "no tag"))
+        cells = [Text(title), Text(tags or "no tag")]
+        if reasons:
+            cells.append(Text("\n".join(_reason(name, spans) for name, spans in reasons[number].items())))
+        table.add_row(*cells)
     Console().print(table)
+
+
+def _reason(name: str, spans: Sequence[Span]) -> str:
+    words = ", ".join(f'"{span.text}" {span.contribution:+.2f}' for span in spans)
+    return f"{name}: {words or 'no word'}"
 
 
 def _build(arguments: argparse.Namespace) -> int:
