@@ -82,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     review = commands.add_parser("review", help="turn decided review queues into labelled data")
     actions = review.add_subparsers(required=True, metavar="ACTION")
     take = actions.add_parser("import", help="read decisions and write a labelled dataset for training")
-    take.add_argument("queues", nargs="+", metavar="QUEUE", help="review queues with decisions: .csv or .jsonl")
+    take.add_argument(
+        "queues",
+        nargs="+",
+        metavar="QUEUE",
+        help="review queues with decisions: .csv, .jsonl, or Label Studio's .json",
+    )
     take.add_argument("--out", required=True, metavar="DIR", help="the labelled dataset to write, a new folder")
     take.add_argument(
         "--vocabulary", metavar="F", help="the tags (default: vocabulary.json beside the first queue)"

@@ -40,6 +40,12 @@ def test_words_that_fold_together_are_passed_over() -> None:
     assert WordExplainer(vocabulary).explain(half_width, ["red"]) == {"red": ()}
 
 
+def test_a_longer_term_does_not_reach_over_the_end() -> None:
+    vocabulary = TagVocabulary.from_json(["shoe", "shoe care"])
+    [span] = WordExplainer(vocabulary).explain(Product(id="1", title="White shoe"), ["shoe"])["shoe"]
+    assert (span.start, span.end) == (6, 10)
+
+
 def test_names_aliases_stems_and_tags_below_are_found(vocabulary: TagVocabulary, product: Product) -> None:
     shown = Product(id="1", title="CRIMSON running shoes", description="A shoe in red, not waterproof")
     found = WordExplainer(vocabulary).explain(shown, ["red", "running shoes", "shoes", "waterproof", "blue"])

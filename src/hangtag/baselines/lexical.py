@@ -65,7 +65,8 @@ class TermFinder:
             for length in self._lengths.get(word, ()):
                 term = tuple(words[start : start + length])
                 if names := self._terms.get(term):
-                    yield Match(start, start + length, sum(map(len, term)), names)
+                    # At the end of the text fewer words than asked for may be a shorter term.
+                    yield Match(start, start + len(term), sum(map(len, term)), names)
 
 
 class LexicalTagger:
