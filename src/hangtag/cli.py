@@ -1,9 +1,10 @@
-"""The command `hangtag`: tag a few products, make and check vocabularies, import reviews, fetch base models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, review taggings, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
     hangtag vocabulary import taxonomy.ttl --out tags.json
+    hangtag review serve out
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -16,11 +17,9 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import get_args
 
 from hangtag import program
-from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.products import BadRow, parse_columns, read_catalogue
 from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.config import load_recipe
@@ -31,6 +30,7 @@ from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
+from hangtag.review_commands import add_review_commands
 from hangtag.spec import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
@@ -79,23 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(command=_build)
     add_commands(actions)
 
-    review = commands.add_parser("review", help="turn decided review queues into labelled data")
-    actions = review.add_subparsers(required=True, metavar="ACTION")
-    take = actions.add_parser("import", help="read decisions and write a labelled dataset for training")
-    take.add_argument(
-        "queues",
-        nargs="+",
-        metavar="QUEUE",
-        help="review queues with decisions: .csv, .jsonl, or Label Studio's .json",
-    )
-    take.add_argument("--out", required=True, metavar="DIR", help="the labelled dataset to write, a new folder")
-    take.add_argument(
-        "--vocabulary", metavar="F", help="the tags (default: vocabulary.json beside the first queue)"
-    )
-    take.add_argument(
-        "--data", metavar="DIR", help="an existing dataset: decisions join its training split (default: a new one)"
-    )
-    take.set_defaults(command=_import_review)
+    review = commands.add_parser("review", help="review taggings on a page; turn decisions into labelled data")
+    add_review_commands(review.add_subparsers(required=True, metavar="ACTION"))
 
     model = commands.add_parser("model", help="list and fetch base models")
     actions = model.add_subparsers(required=True, metavar="ACTION")
@@ -242,19 +227,6 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.limits:
         vocabulary = vocabulary.with_observed_limits(product.tags or () for product in products)
     save(vocabulary, arguments.out)
-    return 0
-
-
-def _import_review(arguments: argparse.Namespace) -> int:
-    path = arguments.vocabulary or Path(arguments.queues[0]).with_name("vocabulary.json")
-    vocabulary = TagVocabulary.from_path(path)
-    decisions = read_decisions(arguments.queues, vocabulary)
-    sizes = write_labelled(arguments.out, decisions.products, vocabulary, base=arguments.data)
-    print(
-        f"{arguments.out}: {', '.join(f'{number} {name}' for name, number in sizes.items())}; of the queue "
-        f"{decisions.accepted} accepted, {decisions.changed} changed, {decisions.skipped} skipped, "
-        f"{decisions.waiting} without a decision"
-    )
     return 0
 
 
