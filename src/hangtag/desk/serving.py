@@ -51,7 +51,7 @@ def open_desk(
 
 
 def listen(host: str, port: int, *, token: str | None) -> socket.socket:
-    """Return a socket that is bound to a host and a port.
+    """Return a socket that listens on a host and a port.
 
     Raises:
         RecipeError: other machines may come, and there is no token.
@@ -66,6 +66,8 @@ def listen(host: str, port: int, *, token: str | None) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        # From here on browsers wait instead of being refused, while the queue is still loaded.
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else "no port"
