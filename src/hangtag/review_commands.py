@@ -71,22 +71,21 @@ def add_review_commands(actions: Any) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     token = arguments.token or os.environ.get(TOKEN) or None
-    listening = listen(arguments.host, arguments.port, token=token)
-    with listening:
-        store, desk = open_desk(
-            arguments.out,
-            arguments.data,
-            store=arguments.store,
-            vocabulary=arguments.vocabulary,
-            token=token,
-            twice=arguments.twice,
-        )
-        try:
+    store, desk = open_desk(
+        arguments.out,
+        arguments.data,
+        store=arguments.store,
+        vocabulary=arguments.vocabulary,
+        token=token,
+        twice=arguments.twice,
+    )
+    try:
+        with listen(arguments.host, arguments.port, token=token) as listening:
             serve(desk, listening, lambda address: print(f"ready at {address}", flush=True))
-        except KeyboardInterrupt:
-            print("hangtag: closed; every decision is kept", file=sys.stderr)
-        finally:
-            store.close()
+    except KeyboardInterrupt:
+        print("hangtag: closed; every decision is kept", file=sys.stderr)
+    finally:
+        store.close()
     return 0
 
 

@@ -19,7 +19,7 @@ def test_each_order_labels_as_many_and_starts_alike(tmp_path: Path) -> None:
     assert labels.main(["--data", str(sample_folder()), "--out", str(out), *small]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["labels"] == [20, 40, 60]
-    assert {tuple(curve)[0] for curve in found["set_f1"].values()} == {found["set_f1"]["random"][0]}
+    assert {curve[0] for curve in found["set_f1"].values()} == {found["set_f1"]["random"][0]}
     assert len({tuple(curve) for curve in found["set_f1"].values()}) > 1
     assert labels.main(["--data", str(sample_folder()), "--out", str(out), "--pool", "100"]) == 2
 

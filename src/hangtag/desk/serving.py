@@ -66,7 +66,7 @@ def listen(host: str, port: int, *, token: str | None) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        # From here on browsers wait instead of being refused, while the queue is still loaded.
+        # Before the address is told: a browser that comes at once waits instead of being refused.
         listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
