@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest) -> None:
-    """Unit tests open no socket; tests with models start engines that talk to themselves."""
-    if request.node.get_closest_marker("model") is None and request.node.get_closest_marker("gpu") is None:
+    """Unit tests open no socket; tests with models or a browser start servers that talk to themselves."""
+    if not any(map(request.node.get_closest_marker, ("model", "gpu", "browser"))):
         request.getfixturevalue("socket_disabled")
 
 

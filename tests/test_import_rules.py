@@ -177,6 +177,7 @@ def test_what_the_core_depends_on_is_imported() -> None:
         "bench.__main__",
         "serve.server",
         "hangtag.endpoint.app",
+        "hangtag.desk.serving",
         "hangtag.remote.http_client",
         "eval.run",
         "eval.ceiling",

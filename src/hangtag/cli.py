@@ -1,10 +1,11 @@
-"""The command `hangtag`: tag a few products, make and check vocabularies, recommend, import reviews, fetch models.
+"""The command `hangtag`: tag a few products, make and check vocabularies, review, recommend, fetch base models.
 
     hangtag tag "Red canvas sneakers, vegan" --vocabulary tags.txt
     hangtag tag --file products.jsonl --vocabulary tags.json --examples labelled.jsonl --json
     hangtag vocabulary build labelled.jsonl --out tags.json
     hangtag vocabulary import taxonomy.ttl --out tags.json
     hangtag recommend products --interactions log.csv --items products.jsonl --history log.csv --user u1
+    hangtag review serve out
     hangtag review import out/review.csv --out labelled
     hangtag model fetch smollm2-135m
 
@@ -14,13 +15,13 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from hangtag import program, recommend_commands
-from hangtag.bulk.review import read_decisions, write_labelled
 from hangtag.catalogue.files import STDIN, catalogue_file
 from hangtag.catalogue.options import add_reading_arguments, add_write_back_arguments, reading_options
 from hangtag.catalogue.products import BadRow, read_catalogue
@@ -28,11 +29,14 @@ from hangtag.catalogue.tagging_writer import tag_rows
 from hangtag.catalogue.write_back import TARGETS, WriteBack
 from hangtag.config import load_recipe
 from hangtag.errors import DataError
+from hangtag.explain.spans import Span
+from hangtag.explain.why import explainer_for, plain, why
 from hangtag.formats.rows import Reading
 from hangtag.language_model.examples import DEFAULT_SHOTS
 from hangtag.loading import DEFAULT_MODEL, BaselineName
 from hangtag.models import PACKAGED_MODELS, fetch_model
 from hangtag.product import Product, normalise_text
+from hangtag.review_commands import add_review_commands
 from hangtag.tagger_options import TaggerOptions
 from hangtag.tagging import Tagging, stream_of
 from hangtag.vocabulary import TagVocabulary
@@ -67,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     add_write_back_arguments(tag)
     tag.add_argument("--out", type=Path, metavar="F", help="the file to write, with --to")
     tag.add_argument("--diff", action="store_true", help="with --to: list what would change, and write nothing")
+    tag.add_argument(
+        "--why",
+        action="store_true",
+        help="also print which words speak for each tag, with what they add to its log-odds",
+    )
     tag.set_defaults(command=_tag)
 
     vocabulary = commands.add_parser("vocabulary", help="build, import, export or check a tag vocabulary")
@@ -83,18 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     recommend = commands.add_parser("recommend", help="tags or products for customers, from what they took")
     recommend_commands.add_commands(recommend.add_subparsers(required=True, metavar="ACTION"))
 
-    review = commands.add_parser("review", help="turn decided review queues into labelled data")
-    actions = review.add_subparsers(required=True, metavar="ACTION")
-    take = actions.add_parser("import", help="read decisions and write a labelled dataset for training")
-    take.add_argument("queues", nargs="+", metavar="QUEUE", help="review queues with decisions: .csv or .jsonl")
-    take.add_argument("--out", required=True, metavar="DIR", help="the labelled dataset to write, a new folder")
-    take.add_argument(
-        "--vocabulary", metavar="F", help="the tags (default: vocabulary.json beside the first queue)"
-    )
-    take.add_argument(
-        "--data", metavar="DIR", help="an existing dataset: decisions join its training split (default: a new one)"
-    )
-    take.set_defaults(command=_import_review)
+    review = commands.add_parser("review", help="review taggings on a page; turn decisions into labelled data")
+    add_review_commands(review.add_subparsers(required=True, metavar="ACTION"))
 
     model = commands.add_parser("model", help="list and fetch base models")
     actions = model.add_subparsers(required=True, metavar="ACTION")
@@ -180,13 +179,23 @@ def _tag(arguments: argparse.Namespace) -> int:
         raise DataError("TEXT is empty; expected the text of a product")
     tagger = tagger_options(arguments).read().load(arguments.engine)
     taggings = list(tag_rows(stream_of(tagger)[0], rows, model=tagger.name, vocabulary=tagger.vocabulary))
+    reasons: list[dict[str, tuple[Span, ...]]] = []
+    if arguments.why:
+        explainer = explainer_for(tagger)
+        reasons = [
+            why(explainer, row, tagging) if isinstance(row, Product) else {}
+            for row, tagging in zip(rows, taggings, strict=True)
+        ]
     if arguments.json:
-        for tagging in taggings:
-            print(tagging.to_json())
+        for number, tagging in enumerate(taggings):
+            line = tagging.to_json()
+            if arguments.why:
+                line = json.dumps(json.loads(line) | {"why": plain(reasons[number])}, ensure_ascii=False)
+            print(line)
     if target is not None:
         _write(target, taggings, arguments)
     elif not arguments.json:
-        _print_table(rows, taggings)
+        _print_table(rows, taggings, reasons)
     return 0
 
 
@@ -221,7 +230,11 @@ def _write(target: WriteBack, taggings: Sequence[Tagging], arguments: argparse.N
             _say(f"{tagging.id}: {tagging.status}: {tagging.reason}")
 
 
-def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) -> None:
+def _print_table(
+    rows: Sequence[Product | BadRow],
+    taggings: Sequence[Tagging],
+    reasons: Sequence[Mapping[str, Sequence[Span]]] = (),
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -229,15 +242,25 @@ def _print_table(rows: Sequence[Product | BadRow], taggings: Sequence[Tagging]) 
     table = Table(show_lines=True)
     table.add_column("product", ratio=2)
     table.add_column("tags (confidence)", ratio=3)
-    for row, tagging in zip(rows, taggings, strict=True):
+    if reasons:
+        table.add_column("why (log-odds)", ratio=3)
+    for number, (row, tagging) in enumerate(zip(rows, taggings, strict=True)):
         title = (row.title or row.description) if isinstance(row, Product) else row.id
         tags = ", ".join(
             tag.tag if tag.confidence is None else f"{tag.tag} ({tag.confidence:.2f})" for tag in tagging.tags
         )
         if tagging.status != "ok":
             tags = f"{tagging.status}: {tagging.reason}"
-        table.add_row(Text(title), Text(tags or "no tag"))
+        cells = [Text(title), Text(tags or "no tag")]
+        if reasons:
+            cells.append(Text("\n".join(_reason(name, spans) for name, spans in reasons[number].items())))
+        table.add_row(*cells)
     Console().print(table)
+
+
+def _reason(name: str, spans: Sequence[Span]) -> str:
+    words = ", ".join(f'"{span.text}" {span.contribution:+.2f}' for span in spans)
+    return f"{name}: {words or 'no word'}"
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -276,19 +299,6 @@ def _say_some(what: str, lines: Sequence[str], most: int = 20) -> None:
         print(f"  {line}", file=sys.stderr)
     if len(lines) > most:
         print(f"  and {len(lines) - most} more", file=sys.stderr)
-
-
-def _import_review(arguments: argparse.Namespace) -> int:
-    path = arguments.vocabulary or Path(arguments.queues[0]).with_name("vocabulary.json")
-    vocabulary = TagVocabulary.from_path(path)
-    decisions = read_decisions(arguments.queues, vocabulary)
-    sizes = write_labelled(arguments.out, decisions.products, vocabulary, base=arguments.data)
-    print(
-        f"{arguments.out}: {', '.join(f'{number} {name}' for name, number in sizes.items())}; of the queue "
-        f"{decisions.accepted} accepted, {decisions.changed} changed, {decisions.skipped} skipped, "
-        f"{decisions.waiting} without a decision"
-    )
-    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

@@ -65,7 +65,8 @@ class TermFinder:
             for length in self._lengths.get(word, ()):
                 term = tuple(words[start : start + length])
                 if names := self._terms.get(term):
-                    yield Match(start, start + length, sum(map(len, term)), names)
+                    # At the end of the text fewer words than asked for may be a shorter term.
+                    yield Match(start, start + len(term), sum(map(len, term)), names)
 
 
 class LexicalTagger:
@@ -113,3 +114,21 @@ class LexicalTagger:
 def words_of(text: str) -> list[str]:
     """Return a text's words, folded; Chinese and Japanese character by character, emoji each by itself."""
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def word_spans(text: str) -> list[tuple[str, int, int]]:
+    """Return a text's words as `words_of` does, each with where it stands in `text`: (word, start, end).
+
+    Folded character by character: only half-width sound marks, which fold together with the character before
+    them, give other words than `words_of`.
+    """
+    folded: list[str] = []
+    places: list[int] = []
+    for place, character in enumerate(text):
+        part = unicodedata.normalize("NFKC", character).casefold()
+        folded.append(part)
+        places += [place] * len(part)
+    return [
+        (match[0], places[match.start()], places[match.end() - 1] + 1)
+        for match in _TOKEN.finditer("".join(folded))
+    ]

@@ -18,6 +18,7 @@ from hangtag.baselines.facet_decoding import (
     to_taggings,
     tune_thresholds,
 )
+from hangtag.baselines.linear_attribution import attribute
 from hangtag.errors import DataError, MissingExtra
 from hangtag.product import Product
 from hangtag.tagging import Tagging
@@ -132,6 +133,20 @@ class LinearTagger:
         inputs = self._features.transform([product.text for product in products])
         odds: npt.NDArray[np.float32] = inputs @ self._weights + self._bias
         return odds
+
+    def attributions(self, text: str, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return what each character of a text adds to the log-odds of some tags, shape (characters, tags).
+
+        A word, a pair of words or a sequence of characters has the exact share `TF-IDF x weight`; it is spread
+        evenly over the characters that it covers in the text. So a column sums up to log-odds without the bias.
+        """
+        columns = [self.vocabulary.position(name) for name in names]
+        return attribute(self._features, self._weights[:, columns], text)
+
+    def bias_of(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the log-odds of some tags for a text without a known word."""
+        bias: npt.NDArray[np.float32] = self._bias[[self.vocabulary.position(name) for name in names]]
+        return bias
 
 
 def _skops() -> Any:

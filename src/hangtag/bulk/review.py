@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hangtag.bulk.edition import Job
 from hangtag.bulk.key_index import split_keys
-from hangtag.bulk.keys import key_bytes
+from hangtag.bulk.keys import KEY_BYTES, key_bytes
 from hangtag.bulk.ledger import EditionRecord
 from hangtag.bulk.output import Output
-from hangtag.bulk.rejoin import rows_with_answers
+from hangtag.bulk.rejoin import InputRow, rows_with_answers
 from hangtag.bulk.statistics import least_confidence
 from hangtag.bulk.writer import write_failure
 from hangtag.catalogue.files import catalogue_file
@@ -36,25 +37,29 @@ from hangtag.catalogue.rows import CatalogueRows
 from hangtag.catalogue.tagging_columns import plain, tagging_rows
 from hangtag.durable import write_durably
 from hangtag.errors import DataError
+from hangtag.formats.rows import Row
 from hangtag.product import Product, ProductFields
 from hangtag.vocabulary import TagVocabulary
 
 ACCEPTED = "accepted.jsonl"
+ACCEPTED_SAMPLE = "accepted_sample.jsonl"
 COLUMNS = (
     "id", "confidence", "title", "description", "attributes", "tags", "confidences", "status", "reason",
     "decision", "new_tags",
 )  # fmt: skip
 DECISIONS = ("accept", "change", "skip")
 _SORTED_AT_ONCE = 20_000
+_SAMPLE_SIZE = 1000
 
 
 def split(
     output: Output, edition: EditionRecord, job: Job, *, accept_at: float, form: Literal["csv", "jsonl"]
 ) -> None:
-    """Write accepted.jsonl, in the order of the catalogue, and the review queue.
+    """Write accepted.jsonl, in the order of the catalogue, the review queue, and a sample of what was accepted.
 
     Accepted is an "ok" tagging with tags whose least sure one reaches `accept_at`. Rows of status "error" are in
-    errors.jsonl instead. Memory is flat: the queue is sorted on disk.
+    errors.jsonl instead. The sample holds at most a thousand distinct products in the queue's form, drawn by the
+    hashes that their keys are. Memory is flat: the queue is sorted on disk.
 
     Raises:
         DataError: the input is gone, or the disk is full.
@@ -64,11 +69,10 @@ def split(
     try:
         with tempfile.TemporaryDirectory(dir=output.path, prefix=".review-") as scratch, ExitStack() as closing:
             sorted_files: list[IO[str]] = []
-            write_durably(
-                output.path / ACCEPTED,
-                _accepted(_split_parts(output, edition, job, accept_at, Path(scratch), sorted_files, closing)),
-                step=output.step,
-            )
+            sample = _Sample(_SAMPLE_SIZE)
+            parts = _split_parts(output, edition, job, accept_at, Path(scratch), sorted_files, closing, sample)
+            write_durably(output.path / ACCEPTED, _accepted(parts), step=output.step)
+            write_durably(output.path / ACCEPTED_SAMPLE, _queue_jsonl(sample.entries()), step=output.step)
             merged = heapq.merge(*(map(_sort_key, stream) for stream in sorted_files))
             lines = (json.loads(line) for _, _, line in merged)
             write_durably(queue, _queue_csv(lines) if form == "csv" else _queue_jsonl(lines), step=output.step)
@@ -100,8 +104,9 @@ def _split_parts(
     scratch: Path,
     sorted_files: list[IO[str]],
     closing: ExitStack,
+    sample: _Sample,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield the accepted rows of each part; rows for review go into sorted files."""
+    """Yield the accepted rows of each part; rows for review go into sorted files, some accepted into `sample`."""
     index = output.index(edition.number)
     waiting: list[tuple[float, int, str]] = []
 
@@ -120,25 +125,59 @@ def _split_parts(
         statuses = np.array(answers.column("status").to_pylist())
         has_tags = np.diff(answers.column("tags").combine_chunks().offsets.to_numpy()) > 0
         is_accepted = (statuses == "ok") & has_tags & (least >= accept_at)
-        _, parts, places = index.lookup(split_keys(key_bytes(table.column("key"))))
+        keys = key_bytes(table.column("key"))
+        _, parts, places = index.lookup(split_keys(keys))
         is_first = (parts == record.number) & (places == np.arange(len(rows)))
         accepted = np.flatnonzero(is_accepted)
         full = answers.add_column(0, "id", table.column("id"))
         yield list(tagging_rows(full.take(accepted)))
-        chosen = np.flatnonzero(~is_accepted & (statuses != "error") & is_first)
-        for row, tagging in zip(chosen.tolist(), tagging_rows(full.take(chosen)), strict=True):
-            source, to_fields = rows[row]
-            assert not isinstance(source, str)
-            to_fields = job.interpret or to_fields
-            assert to_fields is not None
-            fields = ProductFields.from_row(to_fields(source), default_id=tagging["id"])
-            entry = _entry(fields, tagging, float(least[row]))
+
+        def entries(
+            chosen: npt.NDArray[np.intp], rows: list[InputRow] = rows, full: Any = full, least: Any = least
+        ) -> Iterator[tuple[int, dict[str, Any]]]:
+            for row, tagging in zip(chosen.tolist(), tagging_rows(full.take(chosen)), strict=True):
+                source, to_fields = rows[row]
+                assert not isinstance(source, str)
+                to_fields = job.interpret or to_fields
+                assert to_fields is not None
+                fields = ProductFields.from_row(to_fields(source), default_id=tagging["id"])
+                yield row, _entry(fields, tagging, float(least[row]))
+
+        drawn, draws = sample.choose(np.flatnonzero(is_accepted & is_first), keys)
+        sample.add(draws, (entry for _, entry in entries(drawn)))
+        for row, entry in entries(np.flatnonzero(~is_accepted & (statuses != "error") & is_first)):
             waiting.append((float(least[row]), number + row, json.dumps(entry, ensure_ascii=False)))
         number += len(rows)
         if len(waiting) >= _SORTED_AT_ONCE:
             spill()
     if waiting:
         spill()
+
+
+class _Sample:
+    """The entries with the smallest draws: hashes, so that any of them are a random sample."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # Largest draw first; no two keys are alike.
+        self._heap: list[tuple[int, dict[str, Any]]] = []
+
+    def choose(self, rows: npt.NDArray[np.intp], keys: bytes) -> tuple[npt.NDArray[np.intp], list[int]]:
+        """Return those of the rows that may belong to the sample, and their draws."""
+        draws = np.frombuffer(keys, ">u8").reshape(-1, KEY_BYTES // 8)[rows, 0]
+        if len(self._heap) == self._size:
+            rows, draws = rows[draws < -self._heap[0][0]], draws[draws < -self._heap[0][0]]
+        return rows, draws.tolist()
+
+    def add(self, draws: Iterable[int], entries: Iterable[dict[str, Any]]) -> None:
+        for draw, entry in zip(draws, entries, strict=True):
+            heapq.heappush(self._heap, (-draw, entry))
+            if len(self._heap) > self._size:
+                heapq.heappop(self._heap)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        for _, entry in sorted(self._heap, key=lambda drawn: -drawn[0]):
+            yield entry
 
 
 def _entry(fields: ProductFields, tagging: dict[str, Any], confidence: float) -> dict[str, Any]:
@@ -197,23 +236,54 @@ def read_decisions(paths: Iterable[str | Path], vocabulary: TagVocabulary) -> De
     products: dict[str, Product] = {}
     counts = dict.fromkeys((*DECISIONS, "waiting"), 0)
     for path in paths:
-        rows = CatalogueRows([catalogue_file(path)])
-        try:
-            while batch := rows.read(2048):
-                for line, row in batch:
-                    where = f"{path}: row {line}"
-                    if isinstance(row, str):
-                        raise DataError(f"{where}: {row}")
-                    decision, tags = _decision(row, vocabulary, where)
-                    counts[decision] += 1
-                    if tags is not None:
-                        product = _product(row, tags, where)
-                        products[product.id] = product
-        finally:
-            rows.close()
+        for line, row in _rows(path):
+            where = f"{path}: row {line}"
+            if isinstance(row, str):
+                raise DataError(f"{where}: {row}")
+            decision, tags = _decision(row, vocabulary, where)
+            counts[decision] += 1
+            if tags is not None:
+                product = _product(row, tags, where)
+                products[product.id] = product
     return Decisions(
         tuple(products.values()), counts["accept"], counts["change"], counts["skip"], counts["waiting"]
     )
+
+
+def _rows(path: str | Path) -> Iterator[Row]:
+    if str(path).endswith(".json"):
+        yield from enumerate(_label_studio(path), 1)
+        return
+    rows = CatalogueRows([catalogue_file(path)])
+    try:
+        while batch := rows.read(2048):
+            yield from batch
+    finally:
+        rows.close()
+
+
+def _label_studio(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a queue that Label Studio's JSON says, one an annotation; a task without one waits."""
+    try:
+        tasks = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; expected Label Studio's JSON") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not JSON; expected Label Studio's export (JSON, not JSON-MIN)") from None
+    try:
+        for task in tasks:
+            data = {name: task["data"].get(name) for name in ("id", "title", "description", "attributes")}
+            for annotation in task.get("annotations") or [{"was_cancelled": None}]:
+                if annotation.get("was_cancelled") or "result" not in annotation:
+                    yield data | {"decision": "skip" if annotation.get("was_cancelled") else ""}
+                    continue
+                values = [result["value"] for result in annotation["result"] if "choices" in result["value"]]
+                yield data | {
+                    "decision": "change",
+                    "new_tags": [tag for value in values for tag in value["choices"]],
+                }
+    except (AttributeError, KeyError, TypeError):
+        raise DataError(f"{path}: no tasks of Label Studio; expected `data` and `annotations` in each") from None
 
 
 def _decision(row: dict[str, Any], vocabulary: TagVocabulary, where: str) -> tuple[str, tuple[str, ...] | None]:
@@ -229,6 +299,16 @@ def _decision(row: dict[str, Any], vocabulary: TagVocabulary, where: str) -> tup
     if decision == "change" and not has_new:
         raise DataError(f"{where}: decision change without new_tags; write the right tags, or [] for none")
     tags = _tags(new_tags if decision == "change" else row.get("tags"), where)
+    check_chosen(tags, vocabulary, where)
+    return decision, tags
+
+
+def check_chosen(tags: Iterable[str], vocabulary: TagVocabulary, where: str) -> None:
+    """Refuse tags that a reviewer may not choose together; `where` opens the message.
+
+    Raises:
+        DataError: one is not in the vocabulary, or they break the maximum of a facet.
+    """
     held: dict[str, int] = {}
     for tag in tags:
         if tag not in vocabulary:
@@ -240,7 +320,6 @@ def _decision(row: dict[str, Any], vocabulary: TagVocabulary, where: str) -> tup
         most = vocabulary.facets[facet].max
         if most is not None and held[facet] > most:
             raise DataError(f"{where}: {held[facet]} tags of facet {facet!r}, which holds at most {most}")
-    return decision, tags
 
 
 def _tags(value: Any, where: str) -> tuple[str, ...]:

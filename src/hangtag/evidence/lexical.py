@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,20 @@ _DENIALS = frozenset(
 _DENIALS_AFTER = frozenset(["free"])
 
 _FOUND, _IN_TITLE, _STEM, _OVERLAP, _TITLE_OVERLAP, _CHILD, _CHILD_IN_TITLE, _PARENT, _RIVAL, _DENIED = range(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A tag's name or alias at the words [start, end) of a field; fields count title, description, attributes.
+
+    `column` is the score that it sets: "found", "stem" (with other endings) or "denied".
+    """
+
+    tag: str
+    field: int
+    start: int
+    end: int
+    column: str
 
 
 class LexicalSource:
@@ -80,26 +95,28 @@ class LexicalSource:
             scores[:, columns, _RIVAL] = is_found * (1 - found[:, columns])
         return scores
 
-    def _read(self, row: Scores, product: Product) -> None:
-        position = self._vocabulary.position
-        stems: set[str] = set()
+    def finds(self, product: Product) -> Iterator[Find]:
+        """Yield what is found of the tags, field by field; a stem also where the name itself is found."""
         for number, text in enumerate((product.title, product.description, *product.attributes.values())):
             words = self._finder.words(text)
             for match in self._finder.find(words):
-                is_denied = _is_denied(words, match)
+                column = "denied" if _is_denied(words, match) else "found"
                 for name in match.names:
-                    if is_denied:
-                        row[position(name), _DENIED] = 1
-                    else:
-                        row[position(name), _FOUND] = 1
-                        row[position(name), _IN_TITLE] = max(row[position(name), _IN_TITLE], number == 0)
-            words = self._stems.words(text)
-            for match in self._stems.find(words):
+                    yield Find(name, number, match.start, match.end, column)
+            for match in self._stems.find([_stem(word) for word in words]):
                 for name in match.names:
-                    row[position(name), _STEM] = 1
-            stems.update(words)
-            if number == 0:
-                self._overlap(row[:, _TITLE_OVERLAP], stems)
+                    yield Find(name, number, match.start, match.end, "stem")
+
+    def _read(self, row: Scores, product: Product) -> None:
+        for find in self.finds(product):
+            scores = row[self._vocabulary.position(find.tag)]
+            scores[self.columns.index(find.column)] = 1
+            if find.column == "found" and find.field == 0:
+                scores[_IN_TITLE] = 1
+        stems = set(self._stems.words(product.title))
+        self._overlap(row[:, _TITLE_OVERLAP], stems)
+        for text in (product.description, *product.attributes.values()):
+            stems.update(self._stems.words(text))
         self._overlap(row[:, _OVERLAP], stems)
         is_denied = (row[:, _DENIED] > 0) & (row[:, _FOUND] == 0)
         row[is_denied, _OVERLAP] = row[is_denied, _TITLE_OVERLAP] = 0

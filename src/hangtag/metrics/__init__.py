@@ -1,10 +1,11 @@
 """Metrics of taggings: pure functions over `Outcomes` and `Confidences`, with bootstrap intervals.
 
 `sets` measures agreement of tag sets, `slices` parts of them, `calibration` what confidences are worth,
-`rankings` ranked lists, `bootstrap` how sure a figure is, and `text` writes figures down. The same
-definitions in words are in docs/metrics.md.
+`rankings` ranked lists, `bootstrap` how sure a figure is, `proportion` a counted share, `agreement` how far people
+agree, and `text` writes figures down. The same definitions in words are in docs/metrics.md.
 """
 
+from hangtag.metrics.agreement import krippendorff_alpha
 from hangtag.metrics.bootstrap import (
     NUM_RESAMPLES,
     Difference,
@@ -26,6 +27,7 @@ from hangtag.metrics.calibration import (
     risk_coverage,
 )
 from hangtag.metrics.outcomes import Outcomes
+from hangtag.metrics.proportion import wilson
 from hangtag.metrics.rankings import coverage, hits_of, mean_over, novelty, ranking_metrics
 from hangtag.metrics.sets import (
     cardinality_bias,
@@ -70,6 +72,7 @@ __all__ = [
     "is_chinese",
     "is_exact",
     "jaccard",
+    "krippendorff_alpha",
     "macro_f1",
     "macro_precision",
     "macro_recall",
@@ -87,4 +90,5 @@ __all__ = [
     "set_f1",
     "tags_f1",
     "validity",
+    "wilson",
 ]
