@@ -129,7 +129,7 @@ def test_popularity_halves(tmp_path: Path) -> None:
     assert Popularity.of(known, 2, half_life=np.inf, now=now).scores(now)[0].tolist() == [1, 1]
 
 
-def test_ranking_learns_the_better_feature_and_undoes_sampling() -> None:
+def test_ranking_learns_the_better_feature() -> None:
     generator = np.random.default_rng(0)
     x = generator.random((400, 2)).astype(np.float32)
     user = np.repeat(np.arange(100), 4)
@@ -138,6 +138,15 @@ def test_ranking_learns_the_better_feature_and_undoes_sampling() -> None:
     found = Ranking.fit(Candidates(("good", "noise"), x, user, target.ravel(), np.zeros(400)))
     assert found.weights["good"] > 10 * abs(found.weights["noise"])
     assert found.scores({"good": x[:, :1], "noise": x[:, 1:]}).shape == (400, 1)
+
+
+def test_a_sampled_candidate_stands_for_those_left_out() -> None:
+    # Taken as often as a candidate drawn at 1/10, so ten times as likely as each of the ten it stands for.
+    x = np.tile(np.array([[1], [0]], np.float32), (100, 1))
+    target = np.tile([1.0, 0.0, 0.0, 1.0], 50)
+    offset = np.tile([0.0, np.log(10)], 100)
+    found = Ranking.fit(Candidates(("known",), x, np.repeat(np.arange(100), 2), target, offset), penalty=1e-9)
+    assert found.weights["known"] == pytest.approx(np.log(10), abs=0.01)
 
 
 def test_top_is_the_stable_order() -> None:
