@@ -8,8 +8,8 @@ DIR holds items.jsonl.gz and vocabulary.json with interactions_train and interac
 item, weight), or assignments_train and assignments_test (user, day, item, tag). Nothing is chosen on the test
 files: weights are learned behind a cut of train that looks like the one between train and test, --cut, --horizon.
 
-Output contract: --out gets results.json (all figures) and report.md. Prints report.md; the last line of stdout is
-the path of results.json. Progress goes to stderr. Exit codes: 0 done, 2 misused.
+Output contract: --out gets recommend.json (all figures) and report.md. Prints report.md; the last line of stdout
+is the path of recommend.json. Progress goes to stderr. Exit codes: 0 done, 2 misused.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def _run(arguments: Any, words: Sequence[str]) -> int:
 
     out = arguments.out or Path("eval/out") / f"recommend_{found['dataset']}"
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "results.json", found)
+    write_json(out / "recommend.json", found)
     text = markdown(found)
     (out / "report.md").write_text(text, encoding="utf-8")
-    print(f"{text}\n{out / 'results.json'}")
+    print(f"{text}\n{out / 'recommend.json'}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""results.json of eval.recommend as report.md."""
+"""recommend.json of eval.recommend as report.md."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_products(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.recommend_products.NUM_NEW", 10)
     assert main(["--data", str(shop), "--horizon", "5", "--resamples", "50", "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "results.json").read_text())
+    found = json.loads((tmp_path / "recommend.json").read_text())
     arms = found["sections"]["all items"]["arms"]
     value = {arm: held["figures"]["recall@12"]["value"] for arm, held in arms.items()}
     assert value["hybrid"] > value["popular"] + 0.1
@@ -68,7 +68,7 @@ def test_tags(tmp_path: Path) -> None:
         with gzip.open(tmp_path / f"assignments_{name}.csv.gz", "wt") as stream:
             stream.write("\n".join(["user,day,item,tag", *part]) + "\n")
     assert main(["--data", str(tmp_path), "--resamples", "20", "--out", str(tmp_path / "out")]) == 0
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    found = json.loads((tmp_path / "out" / "recommend.json").read_text())
     arms = found["sections"]["tags of a person's post"]["arms"]
     assert {"FolkRank", "learned", "own", "given"} <= arms.keys()
     assert arms["learned"]["figures"]["ndcg@10"]["value"] > arms["popular"]["figures"]["ndcg@10"]["value"]
@@ -92,7 +92,7 @@ def test_figures_of_the_page_are_those_of_the_reports() -> None:
     rows = re.findall(r"^\| (\w+) \| ([^|]+) \| (\w+@\d+) \| ([\d.]+) \| (.+) ([\d.]+) \| ", page, re.MULTILINE)
     assert len(rows) == 8
     for data, section, figure, own, best, other in rows:
-        found = json.loads((ROOT / "eval" / "results" / f"recommend_{data}" / "results.json").read_text())
+        found = json.loads((ROOT / "eval" / "results" / f"recommend_{data}" / "recommend.json").read_text())
         arms = found["sections"][section]["arms"]
         assert f"{arms[found['own']]['figures'][figure]['value']:.3f}" == own
         values = {arm: held["figures"][figure]["value"] for arm, held in arms.items() if arm != found["own"]}
