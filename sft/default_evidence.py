@@ -45,6 +45,7 @@ _NUM_EXAMPLES = (100, 3000)
 _STRENGTH = 0.01
 # Of log-odds before a language model: see docs/evidence.md.
 _SHARPNESS = 8.0
+_NEVER_FOR = ("lexical.denied",)
 _THRESHOLDS = [number / 100 for number in range(5, 55, 5)]
 
 
@@ -116,6 +117,8 @@ def fit(catalogues: Sequence[Catalogue], sources: Sequence[str]) -> Fusion:
     regression.fit(scaler.transform(inputs), gold, sample_weight=weight)
     # Back from columns of unit variance to those of the sources.
     weights = regression.coef_[0] / scaler.scale_
+    # Few products deny a tag, and labels that overlook it must not make a denial speak for one.
+    weights[[name in _NEVER_FOR and weight > 0 for name, weight in zip(columns, weights, strict=True)]] = 0
     bias = float(regression.intercept_[0] - (weights * scaler.mean_).sum())
     return Fusion(
         weights={name: round(float(value), 4) for name, value in zip(columns, weights, strict=True)},

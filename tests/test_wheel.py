@@ -115,7 +115,7 @@ def test_hangtag_tag_works_from_the_wheel(installed: Path, folder: Path) -> None
 @pytest.mark.model
 def test_the_lines_of_the_readme_print_what_it_shows(installed: Path, folder: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [(code, shown)] = re.findall(r"^```python\n(.*?)^```\n\n((?: {4}.*\n)+)", readme, re.M | re.S)
+    [(code, shown)] = re.findall(r"^```python\n(.*?)^```\n\n((?: {4}[^\n]*\n)+)", readme, re.M | re.S)
     assert len(code.strip().splitlines()) <= 8
     done = run(folder, installed / "python", "-c", code)
     assert done.returncode == 0, done.stderr
