@@ -22,6 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Threads that wait for one another spin by default: where something else wants the cores, ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_FIELD_LIMIT = csv.field_size_limit()
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,9 +36,10 @@ def _no_network(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _own_field_limit() -> Iterator[None]:
     """The reader of catalogues raises the csv module's limit for the whole process."""
-    before = csv.field_size_limit()
+    # A fixture of a module may have raised it before the first of its tests.
+    csv.field_size_limit(_FIELD_LIMIT)
     yield
-    csv.field_size_limit(before)
+    csv.field_size_limit(_FIELD_LIMIT)
 
 
 @pytest.hookimpl(tryfirst=True)
