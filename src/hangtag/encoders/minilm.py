@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Shorter lists are queries that come once; they would only fill the folder.
 _MIN_CACHED = 256
+# Lists whose vectors stay in memory.
+_RECENT = 8
 
 
 class MiniLmEncoder:
@@ -50,11 +53,13 @@ class MiniLmEncoder:
         self._tokenizer = AutoTokenizer.from_pretrained(source)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = AutoModel.from_pretrained(source, dtype=torch.float32).eval().to(self._device)
+        # Evidence and prompts ask for the vectors of the same few products one after the other.
+        self._recent = functools.lru_cache(_RECENT)(self._compute)
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return one vector a text, shape (texts, d), rows of length 1. Cost: one forward pass."""
         if len(texts) < _MIN_CACHED:
-            return self._compute(texts)
+            return self._recent(tuple(texts))
         digest = hashlib.sha256(self._identity.encode())
         for text in texts:
             digest.update(b"\0" + text.encode())
@@ -84,6 +89,8 @@ class MiniLmEncoder:
                 hidden = self._model(**batch).last_hidden_state
                 pooled = torch.nn.functional.normalize(mean_pool(hidden, batch["attention_mask"]), dim=1)
                 vectors[rows] = pooled.cpu().numpy()
+        # They may be handed out again.
+        vectors.setflags(write=False)
         return vectors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from hangtag.models import PACKAGED_MODELS
 
-_ENCODER = "minilm-l6"
+SENTENCE_ENCODER = "minilm-l6"
 _QUERY_ROWS = 512
 
 
@@ -71,18 +72,24 @@ class NearestTexts:
 def default_encoder_name() -> str:
     """Return which encoder `default_encoder` takes on this machine."""
     has_torch = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    return _ENCODER if has_torch and PACKAGED_MODELS[_ENCODER].is_fetched else "tfidf"
+    return SENTENCE_ENCODER if has_torch and PACKAGED_MODELS[SENTENCE_ENCODER].is_fetched else "tfidf"
 
 
 def default_encoder(corpus: Sequence[str]) -> TextEncoder:
     """Return MiniLM where its weights are fetched and torch is installed, else TF-IDF fitted on `corpus`."""
-    if default_encoder_name() == _ENCODER:
-        from hangtag.encoders.minilm import MiniLmEncoder
-
-        return MiniLmEncoder(_ENCODER)
+    if default_encoder_name() == SENTENCE_ENCODER:
+        return _sentence_encoder(str(PACKAGED_MODELS[SENTENCE_ENCODER].folder))
     from hangtag.encoders.tfidf import TfidfEncoder
 
     return TfidfEncoder(corpus)
+
+
+@functools.lru_cache(1)
+def _sentence_encoder(folder: str) -> TextEncoder:
+    """Return the encoder, loaded once for all who ask; `folder` is where its weights are now."""
+    from hangtag.encoders.minilm import MiniLmEncoder
+
+    return MiniLmEncoder(SENTENCE_ENCODER)
 
 
 def _largest(values: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
