@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hangtag import program
-from hangtag.baselines.facet_decoding import BoolArray, decode_scores, set_f1_of, tag_matrix
+from hangtag.baselines.facet_decoding import BoolArray, decode_scores, set_f1_of, sigmoid, tag_matrix
 from hangtag.baselines.lexical import LexicalTagger
 from hangtag.catalogue.labelled import load_dataset
 from hangtag.errors import DataError
@@ -129,9 +129,8 @@ def fit(catalogues: Sequence[Catalogue], sources: Sequence[str]) -> Fusion:
 
 def log_odds(catalogue: Catalogue, fusion: Fusion) -> npt.NDArray[np.float64]:
     """Return each tag's log-odds under the weights, shape (products, tags)."""
-    sources = sorted({name.partition(".")[0] for name in fusion.weights})
-    weights = np.array([fusion.weights[name] for name in _columns(sources)])
-    odds: npt.NDArray[np.float64] = _rows(catalogue, sources) @ weights + fusion.bias
+    weights = np.array([fusion.weights[name] for name in _columns(fusion.sources)])
+    odds: npt.NDArray[np.float64] = _rows(catalogue, fusion.sources) @ weights + fusion.bias
     return odds
 
 
@@ -175,7 +174,7 @@ def _columns(sources: Sequence[str]) -> list[str]:
 
 def _set_f1(catalogue: Catalogue, odds: npt.NDArray[np.float64], threshold: float) -> float:
     at = dict.fromkeys(catalogue.vocabulary.facet_names, threshold)
-    return set_f1_of(decode_scores(1 / (1 + np.exp(-odds)), catalogue.vocabulary, at), catalogue.gold)
+    return set_f1_of(decode_scores(sigmoid(odds), catalogue.vocabulary, at), catalogue.gold)
 
 
 def _table(document: dict[str, Any]) -> str:

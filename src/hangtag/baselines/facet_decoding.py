@@ -36,6 +36,12 @@ def tag_matrix(tag_sets: Iterable[Iterable[str]], vocabulary: TagVocabulary) -> 
     return matrix
 
 
+def sigmoid(log_odds: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the probabilities of log-odds; none is too large for it."""
+    probabilities: npt.NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * log_odds.astype(np.float64)))
+    return probabilities
+
+
 def decode_scores(
     scores: FloatArray, vocabulary: TagVocabulary, thresholds: Mapping[str, float] | None = None
 ) -> BoolArray:

@@ -14,6 +14,7 @@ from hangtag.baselines.facet_decoding import (
     BoolArray,
     decode_scores,
     set_f1_of,
+    sigmoid,
     tag_matrix,
     to_taggings,
     tune_thresholds,
@@ -77,14 +78,14 @@ class LinearTagger:
         best: tuple[float, float] | None = None
         for strength in _STRENGTHS:
             weights, bias = _fit(inputs[:few], gold[:few], strength)
-            scores = _sigmoid(wanted_inputs @ weights + bias)
+            scores = sigmoid(wanted_inputs @ weights + bias)
             thresholds = tune_thresholds(scores, wanted, vocabulary)
             value = set_f1_of(decode_scores(scores, vocabulary, thresholds), wanted)
             if best is None or value > best[0]:
                 best = value, strength
         assert best is not None
         weights, bias = _fit(inputs, gold, best[1])
-        thresholds = tune_thresholds(_sigmoid(wanted_inputs @ weights + bias), wanted, vocabulary)
+        thresholds = tune_thresholds(sigmoid(wanted_inputs @ weights + bias), wanted, vocabulary)
         return cls(features, weights, bias, vocabulary, strength=best[1], thresholds=thresholds)
 
     def save(self, path: Path) -> None:
@@ -123,7 +124,7 @@ class LinearTagger:
         """Return one tagging a product."""
         if not products:
             return []
-        scores = _sigmoid(self.log_odds(products))
+        scores = sigmoid(self.log_odds(products))
         return to_taggings(products, scores, self.vocabulary, self.thresholds, model=self.name)
 
     def log_odds(self, products: Sequence[Product]) -> npt.NDArray[np.float32]:
@@ -195,8 +196,3 @@ def _fit(inputs: Any, gold: BoolArray, strength: float) -> tuple[npt.NDArray[np.
     for column, (weight, intercept) in zip(varied, fitted, strict=True):
         weights[:, column], bias[column] = weight, intercept
     return weights, bias
-
-
-def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    scores: npt.NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
-    return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,21 @@ class BadRow:
     reason: str
 
 
-def parse_columns(mappings: Iterable[str]) -> dict[str, str]:
-    """Return {product field: column} of `--map` options such as `title=name` or `attributes.colour=Farbe`.
+def parse_columns(
+    mappings: Iterable[str], fields: Sequence[str] = FIELDS, *, has_attributes: bool = True
+) -> dict[str, str]:
+    """Return {field: column} of `--map` options such as `title=name` or `attributes.colour=Farbe`.
 
     Raises:
-        DataError: an option has another form or names no field of a product.
+        DataError: an option has another form or names none of `fields` (by default those of a product).
     """
+    known = ", ".join(fields) + (" or attributes.NAME" if has_attributes else "")
     columns = {}
     for mapping in mappings:
         field, separator, column = mapping.partition("=")
-        if not separator or not column or (field not in FIELDS and not field.startswith("attributes.")):
-            raise DataError(
-                f"--map {mapping!r}: expected FIELD=COLUMN, FIELD one of {', '.join(FIELDS)} or attributes.NAME"
-            )
+        is_known = field in fields or (has_attributes and field.startswith("attributes."))
+        if not separator or not column or not is_known:
+            raise DataError(f"--map {mapping!r}: expected FIELD=COLUMN, FIELD one of {known}")
         columns[field] = column
     return columns
 

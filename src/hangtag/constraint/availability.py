@@ -70,19 +70,19 @@ class Grouping:
         self._pair_root = pairs % num_roots
         self._pair_count = counts.astype(np.int32)
         self._pair_start = np.searchsorted(pairs, np.arange(num_groups + 1) * num_roots)
-        self.bases: dict[int | bytes, Base] = {}
+        self._bases: dict[int | bytes, Base] = {}
         self._num_kept = max(16, _KEPT_BYTES // (8 * num_roots + num_groups * 4 + 256))
 
     def without(self, closed: int) -> Base:
         """Return what is left without the groups whose bits are set in `closed`."""
-        base = self.bases.get(closed)
+        base = self._bases.get(closed)
         if base is None:
             groups = [group for group in range(self.num_groups) if closed >> group & 1]
             limits = np.full(self.num_groups, self._max_length, np.int32)
             limits[groups] = -1
             # Facets fill one by one, so what was left before the last one is mostly at hand.
-            last = next((g for g in groups if closed & ~(1 << g) in self.bases), None)
-            roots = (self._all if last is None else self.bases[closed & ~(1 << last)].roots).copy()
+            last = next((g for g in groups if closed & ~(1 << g) in self._bases), None)
+            roots = (self._all if last is None else self._bases[closed & ~(1 << last)].roots).copy()
             for group in groups if last is None else [last]:
                 pairs = slice(self._pair_start[group], self._pair_start[group + 1])
                 roots[self._pair_root[pairs]] -= self._pair_count[pairs]
@@ -94,7 +94,7 @@ class Grouping:
         """Return what is left where group g takes tags of at most `limits[g]` tokens. A new one costs a pass
         over the tags."""
         key = np.minimum(limits, self._max_length).tobytes()
-        base = self.bases.get(key)
+        base = self._bases.get(key)
         if base is None:
             limits = np.frombuffer(key, np.int32)
             left = self.trie.lengths <= limits.take(self._groups)
@@ -104,9 +104,9 @@ class Grouping:
         return base
 
     def _keep(self, key: int | bytes, base: Base) -> None:
-        while len(self.bases) >= self._num_kept:
-            self.bases.pop(next(iter(self.bases)), None)
-        self.bases[key] = base
+        while len(self._bases) >= self._num_kept:
+            self._bases.pop(next(iter(self._bases)), None)
+        self._bases[key] = base
 
 
 class Choice:

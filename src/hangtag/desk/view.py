@@ -115,7 +115,7 @@ class Viewer:
         )
 
     def _near_misses(self, product: Product, offered: Mapping[str, object]) -> dict[str, float]:
-        chances = 1 / (1 + np.exp(-self._sources.log_odds([product])[0]))
+        chances = self._sources.probabilities([product])[0]
         found: dict[str, float] = {}
         for position in np.argsort(-chances, kind="stable")[: _NEAR_MISSES + len(offered)]:
             name = self.vocabulary.names[position]

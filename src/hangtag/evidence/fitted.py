@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from hangtag.baselines.linear import LinearTagger
-from hangtag.encoders.nearest import NearestTexts, default_encoder, default_encoder_name
+from hangtag.encoders.nearest import SENTENCE_ENCODER, NearestTexts, default_encoder, default_encoder_name
 from hangtag.errors import DataError
 from hangtag.evidence.fusion import Fusion, WeighedSources
-from hangtag.evidence.labels import LabelSource
-from hangtag.evidence.lexical import LexicalSource
 from hangtag.evidence.linear import LinearSource
+from hangtag.evidence.loading import SOURCES
 from hangtag.evidence.nearest import NearestSource
 from hangtag.evidence.source import Source
 from hangtag.manifest import write_json
@@ -39,14 +38,9 @@ def fit_sources(
         MissingExtra: scikit-learn is not installed.
         DataError: the encoder is not fetched.
     """
-    if default_encoder_name() != "minilm-l6":
-        raise DataError("the encoder is not fetched; run: hangtag model fetch minilm-l6")
-    return {
-        "labels": LabelSource(vocabulary),
-        "lexical": LexicalSource(vocabulary),
-        "linear": LinearSource(LinearTagger.fit(train, validation, vocabulary)),
-        "nearest": NearestSource(vocabulary, train),
-    }
+    _check_encoder()
+    linear = LinearSource(LinearTagger.fit(train, validation, vocabulary))
+    return {"linear": linear} | {name: make(vocabulary, train) for name, make in SOURCES.items()}
 
 
 def save_evidence(folder: Path, sources: dict[str, Source], fusion: Fusion) -> None:
@@ -65,23 +59,28 @@ def load_fitted(folder: Path, vocabulary: TagVocabulary) -> WeighedSources:
     """Return a run's evidence.
 
     Raises:
-        DataError: the folder is damaged, or for another vocabulary.
+        DataError: the folder is damaged, or for another vocabulary, or the encoder is not fetched.
         MissingExtra: skops or scikit-learn is not installed.
     """
+    _check_encoder()
     fusion = Fusion.read(folder / _WEIGHTS)
     made: list[Source] = []
-    for name in sorted({name.partition(".")[0] for name in fusion.weights}):
+    for name in fusion.sources:
         if name == "linear":
             made.append(LinearSource(LinearTagger.load(folder / _LINEAR, vocabulary)))
         elif name == "nearest":
             made.append(_nearest(folder / _NEAREST, vocabulary))
-        elif name == "labels":
-            made.append(LabelSource(vocabulary))
-        elif name == "lexical":
-            made.append(LexicalSource(vocabulary))
+        elif name in SOURCES:
+            made.append(SOURCES[name](vocabulary, ()))
         else:
             raise DataError(f"{folder / _WEIGHTS}: evidence {name!r} is unknown")
     return WeighedSources(vocabulary, made, fusion)
+
+
+def _check_encoder() -> None:
+    """Refuse another encoder than the one that vectors and weights are of. Raises DataError: it is not fetched."""
+    if default_encoder_name() != SENTENCE_ENCODER:
+        raise DataError(f"the encoder is not fetched; run: hangtag model fetch {SENTENCE_ENCODER}")
 
 
 def _nearest(path: Path, vocabulary: TagVocabulary) -> NearestSource:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hangtag.baselines.facet_decoding import sigmoid
 from hangtag.constraint import Evidence
 from hangtag.errors import DataError
 from hangtag.evidence.source import Source
@@ -37,6 +38,11 @@ class Fusion(BaseModel):
     sharpness: float = Field(default=1.0, ge=0)
     fitted_on: dict[str, int] = Field(default_factory=dict)
     """Products by catalogue."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the sources that have a weight, sorted."""
+        return sorted({name.partition(".")[0] for name in self.weights})
 
     @field_validator("weights")
     @classmethod
@@ -86,6 +92,10 @@ class WeighedSources:
         scores = np.concatenate([source.scores(products) for source in self.sources], axis=2)
         odds: Floats = np.einsum("ptc,tc->pt", scores, self._weights) + self._bias
         return odds
+
+    def probabilities(self, products: Sequence[Product]) -> Floats:
+        """Return each tag's probability, shape (products, tags)."""
+        return sigmoid(self.log_odds(products))
 
     def __call__(self, products: Sequence[Product]) -> list[Evidence]:
         """Return what leads the decoder of each product."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hangtag.encoders.nearest import default_encoder_name
+from hangtag.encoders.nearest import SENTENCE_ENCODER, default_encoder_name
 from hangtag.errors import DataError
 from hangtag.evidence.fusion import Fusion, WeighedSources
 from hangtag.evidence.source import Source
@@ -21,7 +21,7 @@ def default_fusion(*, has_examples: bool) -> Fusion:
 
     Words alone count where no encoder is fetched: the other weights were fitted with its cosines.
     """
-    if default_encoder_name() != "minilm-l6":
+    if default_encoder_name() != SENTENCE_ENCODER:
         return Fusion.read(WEIGHTS / "lexical.json")
     return Fusion.read(WEIGHTS / ("lexical_labels_nearest.json" if has_examples else "lexical_labels.json"))
 
@@ -33,13 +33,12 @@ def load_evidence(fusion: Fusion, vocabulary: TagVocabulary, examples: Sequence[
         DataError: a source is unknown, or learns and there is nothing to learn from.
         MissingExtra: a source's library is not installed.
     """
-    names = sorted({name.partition(".")[0] for name in fusion.weights})
-    for name in names:
+    for name in fusion.sources:
         if name not in SOURCES:
             raise DataError(f"evidence {name!r} is unknown; expected some of {', '.join(SOURCES)}")
         if name in LEARNING and not examples:
             raise DataError(f"evidence {name!r} learns from labelled products; give --examples F")
-    return WeighedSources(vocabulary, [SOURCES[name](vocabulary, examples) for name in names], fusion)
+    return WeighedSources(vocabulary, [SOURCES[name](vocabulary, examples) for name in fusion.sources], fusion)
 
 
 def _lexical(vocabulary: TagVocabulary, examples: Sequence[Product]) -> Source:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from hangtag.baselines.facet_decoding import to_taggings
 from hangtag.evidence.fusion import WeighedSources
 from hangtag.product import Product
@@ -26,6 +24,7 @@ class EvidenceTagger:
         """Return one tagging a product; a confidence is the probability that the weights give."""
         if not products:
             return []
-        probabilities = 1 / (1 + np.exp(-self._sources.log_odds(products)))
         thresholds = dict.fromkeys(self.vocabulary.facet_names, self._sources.fusion.threshold)
-        return to_taggings(products, probabilities, self.vocabulary, thresholds, model=self.name)
+        return to_taggings(
+            products, self._sources.probabilities(products), self.vocabulary, thresholds, model=self.name
+        )

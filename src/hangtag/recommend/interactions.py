@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.catalogue import products
 from hangtag.catalogue.files import catalogue_file
 from hangtag.catalogue.rows import CatalogueRows
 from hangtag.errors import DataError
@@ -64,13 +65,7 @@ def parse_columns(mappings: Sequence[str]) -> dict[str, str]:
     Raises:
         DataError: an option has another form or names no field of an interaction.
     """
-    columns = {}
-    for mapping in mappings:
-        name, separator, column = mapping.partition("=")
-        if not separator or not column or name not in FIELDS:
-            raise DataError(f"--map {mapping!r}: expected FIELD=COLUMN, FIELD one of {', '.join(FIELDS)}")
-        columns[name] = column
-    return columns
+    return products.parse_columns(mappings, FIELDS, has_attributes=False)
 
 
 def read_interactions(
